@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv/bin
+# Namespaces and BPF need root; without it, ask sudo (and do not leave root's bytecode in the tree).
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo env PYTHONDONTWRITEBYTECODE=1)
+CLANG ?= clang
+PYTEST_ARGS ?= -n auto
+FUZZ_SECONDS ?= 10
+
+C_FILES = $(shell find core drivers bench tests -name '*.[ch]' 2>/dev/null)
+C_TESTS = $(patsubst core/tests/%.c,build/c/%,$(wildcard core/tests/test_*.c))
+C_FUZZERS = $(patsubst core/tests/%.c,build/c/%,$(wildcard core/tests/fuzz_*.c))
+GENERATORS = $(wildcard tools/gen*.py)
+SANITIZE = -std=gnu11 -g -O1 -Wall -Wextra -Werror -Icore -Idrivers/native -fno-omit-frame-pointer \
+	-fno-sanitize-recover=all
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-test build demo test lint format generate test-c fuzz test-python bench vm-test clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1   \2/p' $(MAKEFILE_LIST)
+
+setup: ## install what is missing; afterwards the command is .venv/bin/evener
+	@PYTHON=$(PYTHON) tools/setup.sh
+
+setup-test:
+	@PYTHON=$(PYTHON) tools/setup.sh --test
+
+build: setup ## compile the XDP programs and the native library
+	@$(VENV)/python -m evener._build
+
+demo: build ## a client, two backends and the balancer in throw-away namespaces
+	@$(SUDO) $(VENV)/evener demo
+
+# One after the other, also under `make -j`: pytest's summary has to be the end of the output.
+test: ## install what is missing, then lint, native tests, a short fuzz, and pytest
+	@$(MAKE) --no-print-directory setup-test
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test-c
+	@$(MAKE) --no-print-directory fuzz
+	@$(MAKE) --no-print-directory test-python
+
+lint: ## formatting, style, types, and whether the generated files are current
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+	$(if $(C_FILES),$(VENV)/clang-format --dry-run --Werror $(C_FILES))
+	@set -e; for tool in $(GENERATORS); do echo "$(VENV)/python $$tool --check"; $(VENV)/python $$tool --check; done
+
+format: ## let the formatters rewrite the sources
+	$(VENV)/ruff check --fix .
+	$(VENV)/ruff format .
+	$(if $(C_FILES),$(VENV)/clang-format -i $(C_FILES))
+
+generate: build ## rewrite the generated files
+	@set -e; for tool in $(GENERATORS); do echo "$(VENV)/python $$tool"; $(VENV)/python $$tool; done
+
+test-c: $(C_TESTS) ## the core's native tests under the address and undefined-behaviour sanitizers
+	@set -e; for program in $(C_TESTS); do echo "$$program"; "$$program"; done
+
+fuzz: $(C_FUZZERS) ## fuzz the core under the sanitizers, FUZZ_SECONDS for each target
+	@set -e; for program in $(C_FUZZERS); do echo "$$program"; \
+		"$$program" -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -verbosity=0 -artifact_prefix=build/c/; done
+
+build/c/test_%: core/tests/test_%.c
+	@mkdir -p $(@D)
+	$(CLANG) $(SANITIZE) -fsanitize=address,undefined -MMD -MF $@.d -MT $@ -o $@ $<
+
+build/c/fuzz_%: core/tests/fuzz_%.c
+	@mkdir -p $(@D)
+	$(CLANG) $(SANITIZE) -O2 -fsanitize=fuzzer,address,undefined -MMD -MF $@.d -MT $@ -o $@ $<
+
+test-python:
+	@$(SUDO) $(VENV)/python -m pytest $(PYTEST_ARGS)
+
+bench: build ## the figures, each beside its goal
+	@$(SUDO) $(VENV)/evener bench
+
+ifneq ($(wildcard tools/vm_test.sh),)
+vm-test: build ## the netns tests on a stock Debian kernel in a virtual machine
+	@tools/vm_test.sh
+endif
+
+clean: ## remove what was built; .venv stays
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src/evener/_native -mindepth 1 ! -name __init__.py -delete
+
+-include $(wildcard build/c/*.d)
