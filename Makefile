@@ -13,7 +13,7 @@ C_FILES = $(shell find core drivers bench tests -name '*.[ch]' 2>/dev/null)
 C_TESTS = $(patsubst core/tests/%.c,build/c/%,$(wildcard core/tests/test_*.c))
 C_FUZZERS = $(patsubst core/tests/%.c,build/c/%,$(wildcard core/tests/fuzz_*.c))
 GENERATORS = $(wildcard tools/gen*.py)
-SANITIZE = -std=gnu11 -g -O1 -Wall -Wextra -Werror -Icore -Idrivers/native -fno-omit-frame-pointer \
+SANITIZE = -std=gnu11 -g -O1 -Wall -Wextra -Wno-unused-parameter -Werror -Icore -Idrivers/native -fno-omit-frame-pointer \
 	-fno-sanitize-recover=all
 
 .DEFAULT_GOAL := help

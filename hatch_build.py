@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """hatchling's hook: compile the C parts before a wheel is packed.
 
-The work is done by `evener._build`, which is loaded by its file because the package is not installed
-yet.  An editable install compiles nothing: there the sources change under it, and `make build` (or
-`python -m evener._build`) follows them.
+The work is done by `evener._build`, which is loaded by its file because the package is not
+installed yet. An editable install compiles nothing: there the sources change under it, and
+`make build` (or `python -m evener._build`) follows them.
 """
 
 from __future__ import annotations

@@ -44,9 +44,10 @@ find_python() {
 }
 
 missing_packages() {
-  local package
+  local installed package
+  installed=" $(dpkg-query -W -f '${Package}=${db:Status-Status} ' "$@" 2>/dev/null || true)"
   for package in "$@"; do
-    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || printf '%s\n' "$package"
+    [[ $installed == *" $package=installed "* ]] || printf '%s\n' "$package"
   done
 }
 

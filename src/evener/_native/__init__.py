@@ -12,7 +12,7 @@ from evener.errors import MachineError
 
 
 def path(name: str) -> Path:
-    """Where the compiled file `name` is ("lb_xdp.bpf.o", "liblb.so"); MachineError if it was not built."""
+    """The compiled file `name`, such as "lb_xdp.bpf.o"; MachineError if it was not built."""
     file = Path(__file__).with_name(name)
     if not file.is_file():
         raise MachineError(
