@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The keyed hash: one per packet, it picks the flow's group and its Maglev slot. src/evener/tables/hashing.py has
+ * the same constants and a test compares the two.
+ *
+ * Two rounds of xor, odd multiply and fold (the shape of MurmurHash3's finaliser, A. Appleby, public domain), but
+ * with secret words for both xor and multiplier: without the seed nobody can aim flows at one group or backend.
+ * SipHash is the stronger choice; it costs about four times as much, and an attacker here never sees a hash.
+ */
+#ifndef LB_HASH_H
+#define LB_HASH_H
+
+#include "tables.h"
+
+LB_INLINE lb_u64 lb_hash(const struct lb_settings *settings, lb_u64 word)
+{
+	lb_u64 h = (word ^ settings->seed[0]) * (settings->seed[1] | 1);
+
+	h ^= h >> 32;
+	h = (h ^ settings->seed[2]) * (settings->seed[3] | 1);
+	return h ^ h >> 32;
+}
+
+/* The service's salt stands for VIP, port and protocol, so this is a hash of the 5-tuple. */
+LB_INLINE lb_u64 lb_flow_hash(const struct lb_settings *settings, const struct lb_service *service, lb_be32 client,
+			      lb_be16 port)
+{
+	return lb_hash(settings, ((lb_u64)port << 32 | client) ^ service->salt);
+}
+
+/* Scales 32 hash bits to 0..range-1 without a division (D. Lemire, "Fast random integer generation", 2019). */
+LB_INLINE lb_u32 lb_scale(lb_u32 bits, lb_u32 range)
+{
+	return (lb_u32)(((lb_u64)bits * range) >> 32);
+}
+
+LB_INLINE lb_u32 lb_slot_index(lb_u64 hash)
+{
+	return lb_scale((lb_u32)hash, LB_SLOTS);
+}
+
+/* The endpoint index is filled by the control plane, which picks a seed that fits: a weak, quick hash will do. */
+LB_INLINE lb_u32 lb_index_hash(const struct lb_addr *addr, lb_be16 port, lb_u8 protocol, lb_u32 seed)
+{
+	lb_u64 word = addr->half[1] ^ addr->half[0] * 3 ^ ((lb_u64)port << 16 | protocol) ^ (lb_u64)seed << 32;
+
+	return (lb_u32)((word * 0x9e3779b97f4a7c15ull) >> 32);
+}
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A new flow: choose a backend, take a record, claim a port, publish. Off the fast path; one lock per hash keeps two
+ * CPUs from creating one client's flow twice, and nothing else: ports and records are claimed without it.
+ */
+#ifndef LB_OPEN_H
+#define LB_OPEN_H
+
+#include "flow_table.h"
+
+enum { LB_LOCK_SPINS = 256 };
+
+/* The scheduler's choice for a hash, 0 if the service has no usable backend. */
+LB_INLINE lb_u32 lb_select(const struct lb_env *env, lb_u32 copy, const struct lb_service *service, lb_u64 hash)
+{
+	lb_u32 slot = lb_slot_index(hash);
+	struct lb_slot_line *line = lb_env_slot_line(env, copy, service->table, slot / 32);
+
+	return line ? line->backend[slot % 32] : 0;
+}
+
+LB_INLINE int lb_lock(lb_u32 *lock)
+{
+	LB_ROLLED
+	for (int i = 0; i < LB_LOCK_SPINS; i++)
+		if (LB_SWAP(*lock, 0, 1))
+			return 1;
+	return 0;
+}
+
+/*
+ * The client's own port first, so that backends see what the client sent. Then ports below 32768, then any, from a
+ * place that depends on client and time: a retransmitted SYN searches elsewhere.
+ */
+LB_STEP lb_u32 lb_port_search(const struct lb_env *env, const struct lb_track *track)
+{
+	struct lb_settings *settings;
+	lb_u32 port, start;
+
+	if (!env || !track)
+		return 0;
+	settings = lb_env_settings(env);
+	if (!settings)
+		return 0;
+	port = LB_BE16(lb_client_port(track->client));
+	if (lb_port_claim(env, track, port))
+		return port;
+	start = (lb_u32)lb_hash(settings, track->hash + track->now);
+	port = lb_port_scan(env, track, LB_PORT_FIRST + lb_scale(start, LB_PORT_LOW_END - LB_PORT_FIRST));
+	if (port)
+		return port;
+	return lb_port_scan(env, track, LB_PORT_FIRST + lb_scale(~start, settings->local_first - LB_PORT_FIRST));
+}
+
+/* Deals with the flow that the client already has: true if it serves, false if a new one is needed. */
+LB_INLINE int lb_open_known(const struct lb_env *env, const struct lb_settings *settings, struct lb_track *track,
+			    lb_u32 backend)
+{
+	struct lb_flow *flow = lb_flow_at(env, track->record);
+	lb_u64 old = track->binding;
+	lb_u8 flags = lb_binding_flags(old);
+	int alive = !lb_flow_expired(settings, old, track->now) && lb_flow_state(flags) != LB_STATE_CLOSED;
+	int waiting = !(flags & (LB_FLOW_REPLIED | LB_FLOW_ESTABLISHED)); /* nobody answered: may go elsewhere */
+
+	if (!flow)
+		return 0;
+	if (lb_binding_backend(old) == backend || (alive && !waiting)) {
+		track->fresh = !alive;
+		track->binding = lb_binding_with(old, alive ? flags : 0, track->now);
+		if (LB_SWAP(flow->binding, old, track->binding))
+			return 1;
+	}
+	/* To another backend. The record stays as the quarantine of its port, but the client no longer finds it. */
+	(void)LB_SWAP(flow->client, track->client, track->client & 0xffffffffffffull);
+	return 0;
+}
+
+LB_INLINE lb_u8 lb_open_new(const struct lb_env *env, const struct lb_service *service, struct lb_track *track)
+{
+	lb_u32 port = 0, start;
+	struct lb_flow *flow;
+
+	if (!lb_flow_take(env, track))
+		return LB_REASON_FLOW_TABLE_FULL;
+	flow = lb_flow_at(env, track->record);
+	if (!flow)
+		return LB_REASON_FLOW_TABLE_FULL;
+	LB_WRITE(flow->client, track->client);
+	start = lb_scale((lb_u32)(track->hash >> 16), service->snat_count);
+	LB_ROLLED
+	for (lb_u32 i = 0; i < LB_SNAT_MAX && i < service->snat_count && !port; i++) {
+		lb_u32 n = start + i < service->snat_count ? start + i : start + i - service->snat_count;
+
+		track->snat = service->snat[n % LB_SNAT_MAX];
+		port = lb_port_search(env, track);
+	}
+	track->fresh = 1;
+	track->binding =
+		port ? lb_binding_word(track->backend, LB_BE16(port), track->snat, 0, track->now) : LB_FLOW_FREED;
+	LB_WRITE(flow->binding, track->binding);
+	return port ? LB_REASON_NONE : LB_REASON_SNAT_EXHAUSTED;
+}
+
+/* Finds or creates the flow of a client that sent a SYN. LB_REASON_NONE: track->binding may be used. */
+LB_STEP lb_u32 lb_flow_open(const struct lb_env *env, struct lb_track *track)
+{
+	struct lb_settings *settings;
+	struct lb_service *service;
+	lb_u8 reason = LB_REASON_NONE;
+	lb_u32 *lock, backend;
+
+	if (!env || !track)
+		return LB_REASON_NO_BACKEND;
+	settings = lb_env_settings(env);
+	service = lb_env_service(env, track->copy, lb_client_service(track->client));
+	lock = lb_env_lock(env, (lb_u32)(track->hash >> 40) % LB_LOCKS);
+	if (!settings || !service || !lock)
+		return LB_REASON_NO_BACKEND;
+	if (!lb_lock(lock))
+		return LB_REASON_FLOW_BUSY;
+	track->slot = lb_slot_index(track->hash);
+	backend = lb_select(env, track->copy, service, track->hash);
+	track->backend = backend;
+	if (!lb_flow_find(env, track) || !lb_open_known(env, settings, track, backend))
+		reason = backend ? lb_open_new(env, service, track) : LB_REASON_NO_BACKEND;
+	LB_WRITE(*lock, 0);
+	return reason;
+}
+
+#endif

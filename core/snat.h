@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Source ports of full NAT.
+ *
+ * A port table has one word for each of 65536 ports: 1 + index of the flow that holds the port, or 0. A reply finds
+ * its flow by that word, without a hash; a claim is one compare-and-swap from 0, so on any number of CPUs a port has
+ * one holder. Each pair of backend and SNAT address uses one table; there may be fewer tables than pairs, then pairs
+ * share one and its ports. A flow that holds a port says so in its own binding: a word whose flow says otherwise
+ * is stale and may be taken over.
+ *
+ * Order, so that a reader never meets a flow without its port: bind the record (flag CLAIMED), claim the word, clear
+ * the flag. To give up: take the record away (CLAIMED or freed), then clear the word, if it is still ours.
+ */
+#ifndef LB_SNAT_H
+#define LB_SNAT_H
+
+#include "classify.h"
+#include "flow.h"
+
+enum {
+	LB_PORT_FIRST = 1024,	 /* lower ports are never given out */
+	LB_PORT_LOW_END = 32768, /* where Linux clients' own ports begin: rewritten ports keep below while they can */
+	LB_PORT_STRETCH = 512,	 /* ports tried in one search */
+	LB_PORT_OWNERS = 16,	 /* of these, how many holders are looked at: they may be dead */
+};
+
+LB_INLINE lb_u32 lb_port_table(const struct lb_settings *settings, lb_u32 backend, lb_u32 snat)
+{
+	return (backend + snat * 7) & (settings->port_tables - 1);
+}
+
+LB_INLINE lb_u32 *lb_port_word(const struct lb_env *env, lb_u32 table, lb_u32 port)
+{
+	struct lb_port_line *line = lb_env_port_line(env, table * LB_PORT_LINES + (port >> 4 & (LB_PORT_LINES - 1)));
+
+	return line ? &line->holder[port & 15] : 0;
+}
+
+LB_INLINE struct lb_flow *lb_flow_at(const struct lb_env *env, lb_u32 index)
+{
+	struct lb_flow_group *group = lb_env_flow_group(env, index / LB_FLOW_WAYS);
+
+	return group ? &group->way[index % LB_FLOW_WAYS] : 0;
+}
+
+/* Gives the port of a record that was just taken away back, if it is the holder. */
+LB_INLINE void lb_port_release(const struct lb_env *env, const struct lb_settings *settings, lb_u64 binding,
+			       lb_u32 index)
+{
+	lb_u32 table = lb_port_table(settings, lb_binding_backend(binding), lb_binding_snat(binding));
+	lb_u32 *word = lb_port_word(env, table, LB_BE16(lb_binding_port(binding)));
+
+	if (word)
+		(void)LB_SWAP(*word, index + 1, 0);
+}
+
+/* Is the holder of this word of the port table gone, or so long dead that it can be sent away? */
+LB_INLINE int lb_port_stale(const struct lb_env *env, const struct lb_settings *settings, lb_u32 table, lb_u32 port,
+			    lb_u32 holder, lb_u16 now)
+{
+	struct lb_flow *flow = lb_flow_at(env, holder - 1);
+	lb_u64 binding;
+
+	if (!flow)
+		return 1;
+	binding = LB_READ(flow->binding);
+	if (!lb_binding_backend(binding) || LB_BE16(lb_binding_port(binding)) != port ||
+	    lb_port_table(settings, lb_binding_backend(binding), lb_binding_snat(binding)) != table)
+		return 1;
+	return lb_flow_dead(settings, binding, now) && LB_SWAP(flow->binding, binding, LB_FLOW_FREED);
+}
+
+/* May the balancer use this port of this SNAT address? Not those of services, nor the reserved ones. */
+LB_INLINE int lb_port_allowed(const struct lb_env *env, const struct lb_settings *settings, lb_u32 copy,
+			      const struct lb_snat *snat, lb_u32 port, lb_u8 protocol)
+{
+	return port >= LB_PORT_FIRST && port < settings->local_first &&
+	       !lb_endpoint_id(env, copy, &snat->addr, LB_BE16(port), protocol, LB_ENDPOINT_SERVICE);
+}
+
+/*
+ * A packet's way to its flow: the keys, what was chosen, what was found. One struct, handed from step to step, as a
+ * BPF function takes five arguments at most and the stack of a whole call chain holds 512 bytes.
+ */
+struct lb_track {
+	lb_u64 hash;
+	lb_u64 client;
+	lb_u64 binding; /* the flow's, when found */
+	lb_u32 record;
+	lb_u32 copy;
+	lb_u32 slot;
+	lb_u32 backend; /* chosen; 0: there is none */
+	lb_u16 snat;	/* chosen */
+	lb_u16 now;
+	lb_u8 protocol;
+	lb_u8 direction;
+	lb_u8 tcp;   /* flags of this packet */
+	lb_u8 fresh; /* the flow is new with this packet */
+};
+
+/* Claims one port for a record that the caller has taken: 1, or 0 with nothing left behind. */
+LB_STEP lb_u32 lb_port_claim(const struct lb_env *env, const struct lb_track *track, lb_u32 port)
+{
+	struct lb_settings *settings;
+	struct lb_snat *snat;
+	struct lb_flow *flow;
+	lb_u32 table, holder, *word;
+
+	if (!env || !track)
+		return 0;
+	settings = lb_env_settings(env);
+	snat = lb_env_snat(env, track->copy, track->snat);
+	flow = lb_flow_at(env, track->record);
+	if (!settings || !snat || !flow || !lb_port_allowed(env, settings, track->copy, snat, port, track->protocol))
+		return 0;
+	table = lb_port_table(settings, track->backend, track->snat);
+	word = lb_port_word(env, table, port);
+	if (!word)
+		return 0;
+	holder = LB_READ(*word);
+	if (holder && !lb_port_stale(env, settings, table, port, holder, track->now))
+		return 0;
+	LB_WRITE(flow->binding,
+		 lb_binding_word(track->backend, LB_BE16(port), track->snat, LB_FLOW_CLAIMED, track->now));
+	return LB_SWAP(*word, holder, track->record + 1);
+}
+
+/* Claims the first port of a stretch that can be had: the port, or 0. */
+LB_STEP lb_u32 lb_port_scan(const struct lb_env *env, const struct lb_track *track, lb_u32 first)
+{
+	struct lb_settings *settings;
+	lb_u32 table;
+
+	if (!env || !track)
+		return 0;
+	settings = lb_env_settings(env);
+	if (!settings)
+		return 0;
+	table = lb_port_table(settings, track->backend, track->snat);
+	LB_ROLLED
+	for (lb_u32 i = 0; i < LB_PORT_STRETCH; i++) {
+		lb_u32 port = (first + i) & 0xffff;
+		lb_u32 *word = lb_port_word(env, table, port);
+
+		if (!word)
+			return 0;
+		if (LB_READ(*word) && i >= LB_PORT_OWNERS)
+			continue;
+		if (lb_port_claim(env, track, port))
+			return port;
+	}
+	return 0;
+}
+
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The native driver: the core as a shared library, for the simulator, for explain, for the tests, and for the daemon,
+ * which sweeps a running datapath's flows with the very functions that the datapath uses.
+ */
+#include "env_native.h"
+#include "layout_check.h"
+#include "lb.h"
+#include "maglev.h"
+
+#define LB_API __attribute__((visibility("default")))
+
+/* One frame through the whole pipeline, in place. data is at 2 modulo 4. Returns the verdict. */
+LB_API int lb_native_packet(struct lb_env *env, unsigned char *data, unsigned int length, unsigned int ifindex,
+			    unsigned short now, void *view_out, void *plan_out)
+{
+	struct lb_view *view = view_out;
+	struct lb_plan *plan = plan_out;
+	const struct lb_settings *settings = lb_env_settings(env);
+
+	lb_parse(data, data + length, ifindex, view);
+	lb_decide(env, view, now, plan);
+	lb_account(env, view, plan);
+	if (settings && settings->trace)
+		lb_trace(env, view, plan, now * 1000000000ull);
+	if (plan->verdict == LB_VERDICT_FORWARD && !lb_apply(data, data + length, plan))
+		return LB_VERDICT_DROP;
+	return plan->verdict;
+}
+
+/* Parse alone; the reason. */
+LB_API int lb_native_parse(const unsigned char *data, unsigned int length, unsigned int ifindex, void *view)
+{
+	lb_parse(data, data + length, ifindex, view);
+	return ((struct lb_view *)view)->reason;
+}
+
+/* Decide alone, for a view made by hand. */
+LB_API void lb_native_decide(struct lb_env *env, const void *view, unsigned short now, void *plan)
+{
+	lb_decide(env, view, now, plan);
+}
+
+/*
+ * Frees flows that are over in groups first..first+count-1, and those of backends whose byte in `removed` (one for
+ * each id, may be null) is set. Returns how many.
+ */
+LB_API unsigned int lb_native_sweep(struct lb_env *env, unsigned int first, unsigned int count, unsigned short now,
+				    const unsigned char *removed)
+{
+	const struct lb_settings *settings = lb_env_settings(env);
+	unsigned int freed = 0;
+
+	for (lb_u32 i = first; settings && i < first + count; i++) {
+		struct lb_flow_group *group = lb_env_flow_group(env, i);
+
+		for (lb_u32 way = 0; group && way < LB_FLOW_WAYS; way++) {
+			lb_u64 binding = LB_READ(group->way[way].binding);
+			lb_u32 backend = lb_binding_backend(binding);
+
+			if (backend && (lb_flow_rank(settings, binding, now) == LB_RANK_DEAD ||
+					(removed && backend < env->backends && removed[backend])))
+				freed += (unsigned int)lb_flow_free(env, settings, &group->way[way],
+								    i * LB_FLOW_WAYS + way, binding);
+		}
+	}
+	return freed;
+}
+
+/* The flow's state (enum lb_flow_state) and the seconds it has left, for flags and time as stored. */
+LB_API int lb_native_flow_state(unsigned char flags)
+{
+	return lb_flow_state(flags);
+}
+
+LB_API unsigned char lb_native_flow_next(unsigned char flags, unsigned char direction, unsigned char tcp)
+{
+	return lb_flow_next(flags, direction, tcp);
+}
+
+LB_API unsigned long long lb_native_hash(struct lb_env *env, unsigned long long word)
+{
+	return lb_hash(lb_env_settings(env), word);
+}
+
+LB_API unsigned int lb_native_index_hash(const void *addr, unsigned short port, unsigned char protocol,
+					 unsigned int seed)
+{
+	return lb_index_hash(addr, port, protocol, seed);
+}
+
+LB_API unsigned short lb_native_csum_update(unsigned short check, unsigned int old, unsigned int new)
+{
+	return lb_csum_update(check, lb_csum_change(old, new));
+}
+
+LB_API void lb_native_maglev(unsigned short *slots, unsigned int size, const unsigned short *ids,
+			     const unsigned int *offsets, const unsigned int *skips, const unsigned int *weights,
+			     unsigned int most, unsigned int *next, unsigned long long *due, unsigned int count)
+{
+	lb_maglev_fill(slots, size, ids, offsets, skips, weights, most, next, due, count);
+}

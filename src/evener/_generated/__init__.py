@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Written by the tools in tools/, checked in, never edited: `make generate`."""

@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: Apache-2.0
+# Written by tools/gen.py; do not edit.
+
+"""Records of core/tables.h as NumPy dtypes, and the core's constants."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+BACKEND_GONE: Final = 2
+BACKEND_NONE: Final = 0
+BACKEND_USABLE: Final = 1
+CLAIMED_S: Final = 5
+COPIES: Final = 2
+DIRECTION_FORWARD: Final = 1
+DIRECTION_NONE: Final = 0
+DIRECTION_REPLY: Final = 2
+ENDPOINT_BACKEND: Final = 2
+ENDPOINT_NEIGHBOUR: Final = 4
+ENDPOINT_NONE: Final = 0
+ENDPOINT_SERVICE: Final = 1
+ENDPOINT_SNAT: Final = 3
+ETHERTYPE_IPV4: Final = 2048
+ETHERTYPE_QINQ: Final = 34984
+ETHERTYPE_VLAN: Final = 33024
+ETH_BYTES: Final = 14
+EVENTS: Final = 4096
+FLOW_CLAIMED: Final = 1
+FLOW_ESTABLISHED: Final = 4
+FLOW_FIN_FORWARD: Final = 8
+FLOW_FIN_REPLY: Final = 16
+FLOW_LIVE_FORWARD: Final = 64
+FLOW_LIVE_REPLY: Final = 128
+FLOW_REPLIED: Final = 2
+FLOW_RESET: Final = 32
+FLOW_WAYS: Final = 16
+INDEX_WAYS: Final = 4
+IPV4_FRAGMENT: Final = 16383
+LOCKS: Final = 1024
+LOCK_SPINS: Final = 256
+MARGIN_S: Final = 2
+MODE_FULL_NAT: Final = 1
+MODE_NONE: Final = 0
+OPENING_S: Final = 3
+PORT_FIRST: Final = 1024
+PORT_LINES: Final = 4096
+PORT_LOW_END: Final = 32768
+PORT_OWNERS: Final = 16
+PORT_STRETCH: Final = 512
+PROTOCOL_TCP: Final = 6
+RANK_CLOSED: Final = 3
+RANK_DEAD: Final = 1
+RANK_FREE: Final = 0
+RANK_NEVER: Final = 5
+RANK_OPENING: Final = 4
+RANK_STALE_OPENING: Final = 2
+REASON_COUNT: Final = 22
+REASON_ROW: Final = 64
+ROUTES: Final = 32
+SLOTS: Final = 65537
+SLOT_LINES: Final = 2049
+SNAT_MAX: Final = 16
+STATE_CLOSED: Final = 3
+STATE_ESTABLISHED: Final = 1
+STATE_HALF_CLOSED: Final = 2
+STATE_OPENING: Final = 0
+TCP_ACK: Final = 16
+TCP_FIN: Final = 1
+TCP_RST: Final = 4
+TCP_SYN: Final = 2
+VERDICT_DROP: Final = 1
+VERDICT_FORWARD: Final = 2
+VERDICT_PASS: Final = 0
+
+ADDR = np.dtype(
+    {
+        "names": ["half"],
+        "formats": [("<u8", (2,))],
+        "offsets": [0],
+        "itemsize": 16,
+    }
+)
+
+SETTINGS = np.dtype(
+    {
+        "names": [
+            "active",
+            "flow_groups",
+            "port_tables",
+            "trace",
+            "seed",
+            "syn_s",
+            "established_s",
+            "fin_s",
+            "closed_s",
+            "local_first",
+            "reserved0",
+            "reserved1",
+            "reserved",
+        ],
+        "formats": [
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            ("<u8", (4,)),
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u4",
+            ("<u8", (8,)),
+        ],
+        "offsets": [0, 4, 8, 12, 16, 48, 50, 52, 54, 56, 58, 60, 64],
+        "itemsize": 128,
+    }
+)
+
+COPY = np.dtype(
+    {
+        "names": ["generation", "index_mask", "index_seed", "routes", "reserved"],
+        "formats": ["<u4", "<u4", "<u4", "<u4", ("<u4", (12,))],
+        "offsets": [0, 4, 8, 12, 16],
+        "itemsize": 64,
+    }
+)
+
+ENDPOINT = np.dtype(
+    {
+        "names": ["addr", "port", "protocol", "kind", "id", "reserved"],
+        "formats": [ADDR, "<u2", "<u1", "<u1", "<u4", "<u8"],
+        "offsets": [0, 16, 18, 19, 20, 24],
+        "itemsize": 32,
+    }
+)
+
+INDEX_GROUP = np.dtype(
+    {
+        "names": ["way"],
+        "formats": [(ENDPOINT, (4,))],
+        "offsets": [0],
+        "itemsize": 128,
+    }
+)
+
+NEXTHOP = np.dtype(
+    {
+        "names": ["dst", "src", "ifindex"],
+        "formats": [("<u1", (6,)), ("<u1", (6,)), "<u4"],
+        "offsets": [0, 6, 12],
+        "itemsize": 16,
+    }
+)
+
+SERVICE = np.dtype(
+    {
+        "names": [
+            "addr",
+            "salt",
+            "port",
+            "protocol",
+            "mode",
+            "table",
+            "snat_count",
+            "reserved0",
+            "snat",
+            "reserved",
+        ],
+        "formats": [
+            ADDR,
+            "<u8",
+            "<u2",
+            "<u1",
+            "<u1",
+            "<u2",
+            "<u1",
+            "<u1",
+            ("<u1", (16,)),
+            ("<u1", (16,)),
+        ],
+        "offsets": [0, 16, 24, 26, 27, 28, 30, 31, 32, 48],
+        "itemsize": 64,
+    }
+)
+
+BACKEND = np.dtype(
+    {
+        "names": ["addr", "nexthop", "port", "protocol", "state", "reserved"],
+        "formats": [ADDR, NEXTHOP, "<u2", "<u1", "<u1", ("<u4", (7,))],
+        "offsets": [0, 16, 32, 34, 35, 36],
+        "itemsize": 64,
+    }
+)
+
+SNAT = np.dtype(
+    {
+        "names": ["addr", "reserved"],
+        "formats": [ADDR, ("<u8", (2,))],
+        "offsets": [0, 16],
+        "itemsize": 32,
+    }
+)
+
+SLOT_LINE = np.dtype(
+    {
+        "names": ["backend"],
+        "formats": [("<u2", (32,))],
+        "offsets": [0],
+        "itemsize": 64,
+    }
+)
+
+ROUTE = np.dtype(
+    {
+        "names": ["addr", "mask", "nexthop", "reserved"],
+        "formats": [ADDR, ADDR, NEXTHOP, ("<u8", (2,))],
+        "offsets": [0, 16, 32, 48],
+        "itemsize": 64,
+    }
+)
+
+FLOW = np.dtype(
+    {
+        "names": ["client", "binding"],
+        "formats": ["<u8", "<u8"],
+        "offsets": [0, 8],
+        "itemsize": 16,
+    }
+)
+
+FLOW_GROUP = np.dtype(
+    {
+        "names": ["way"],
+        "formats": [(FLOW, (16,))],
+        "offsets": [0],
+        "itemsize": 256,
+    }
+)
+
+PORT_LINE = np.dtype(
+    {
+        "names": ["holder"],
+        "formats": [("<u4", (16,))],
+        "offsets": [0],
+        "itemsize": 64,
+    }
+)
+
+COUNTER = np.dtype(
+    {
+        "names": [
+            "forward_packets",
+            "forward_bytes",
+            "reply_packets",
+            "reply_bytes",
+            "flows_new",
+            "refused",
+            "reserved",
+        ],
+        "formats": ["<u8", "<u8", "<u8", "<u8", "<u8", "<u8", ("<u8", (2,))],
+        "offsets": [0, 8, 16, 24, 32, 40, 48],
+        "itemsize": 64,
+    }
+)
+
+VIEW = np.dtype(
+    {
+        "names": [
+            "src",
+            "dst",
+            "sport",
+            "dport",
+            "protocol",
+            "tcp_flags",
+            "ttl",
+            "fragment",
+            "l4",
+            "length",
+            "ifindex",
+            "seq",
+            "ack",
+            "reason",
+            "checksum_partial",
+            "reserved",
+        ],
+        "formats": [
+            ADDR,
+            ADDR,
+            "<u2",
+            "<u2",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u2",
+            "<u2",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u1",
+            "<u1",
+            ("<u1", (6,)),
+        ],
+        "offsets": [0, 16, 32, 34, 36, 37, 38, 39, 40, 42, 44, 48, 52, 56, 57, 58],
+        "itemsize": 64,
+    }
+)
+
+PLAN = np.dtype(
+    {
+        "names": [
+            "src",
+            "dst",
+            "nexthop",
+            "sport",
+            "dport",
+            "verdict",
+            "reason",
+            "direction",
+            "mode",
+            "l4",
+            "service",
+            "backend",
+            "snat",
+            "slot",
+            "generation",
+            "hash",
+            "flow_flags",
+            "ttl",
+            "intended",
+            "reserved",
+            "head_delta",
+        ],
+        "formats": [
+            ADDR,
+            ADDR,
+            NEXTHOP,
+            "<u2",
+            "<u2",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u4",
+            "<u4",
+            "<u8",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u4",
+        ],
+        "offsets": [
+            0,
+            16,
+            32,
+            48,
+            50,
+            52,
+            53,
+            54,
+            55,
+            56,
+            58,
+            60,
+            62,
+            64,
+            68,
+            72,
+            80,
+            81,
+            82,
+            83,
+            84,
+        ],
+        "itemsize": 88,
+    }
+)
+
+EVENT = np.dtype(
+    {
+        "names": ["sequence", "time_ns", "view", "plan", "reserved"],
+        "formats": ["<u8", "<u8", VIEW, PLAN, ("<u8", (11,))],
+        "offsets": [0, 8, 16, 80, 168],
+        "itemsize": 256,
+    }
+)
+
+EVENT_HEAD = np.dtype(
+    {
+        "names": ["count", "reserved"],
+        "formats": ["<u8", ("<u8", (7,))],
+        "offsets": [0, 8],
+        "itemsize": 64,
+    }
+)
