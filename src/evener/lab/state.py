@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is remembered about a lab between commands: /run/evener/lab-NAME.json, readable by its owner
+only.
+
+    {"name": "demo", "ready": true, "hosts": [...], "processes": [{"pid": 4711, "started": 123456}]}
+
+A process is remembered with the time of its start (clock ticks since boot): the kernel uses pids
+again, and a lab must never kill a stranger. Every change is made under a lock on the directory and
+by renaming a complete file into place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evener.errors import EvenerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DIRECTORY = Path("/run/evener")
+
+Content = dict[str, Any]
+
+
+def names() -> list[str]:
+    """The labs that a state is kept of."""
+    return sorted(path.stem.removeprefix("lab-") for path in DIRECTORY.glob("lab-*.json"))
+
+
+def read(name: str) -> Content | None:
+    """What is remembered about a lab, None if nothing."""
+    try:
+        content: Content = json.loads(_path(name).read_text())
+    except FileNotFoundError:
+        return None
+    return content
+
+
+def begin(name: str, hosts: list[dict[str, str]]) -> None:
+    """Remember a lab that is about to be built; EvenerError when there is one of this name."""
+    with _locked():
+        if _path(name).exists():
+            raise EvenerError(
+                f"lab '{name}' is there already", str(_path(name)), f"evener lab down {name}"
+            )
+        _write(name, {"name": name, "ready": False, "hosts": hosts, "processes": []})
+
+
+def finish(name: str) -> None:
+    """Remember that the building is complete."""
+    with _locked():
+        _write(name, {**_must_read(name), "ready": True})
+
+
+def add_process(name: str, pid: int) -> None:
+    """Remember a process that has to go with the lab; one that is gone already is left out."""
+    started = _start_time(pid)
+    if started is None:
+        return
+    with _locked():
+        content = _must_read(name)
+        alive = [p for p in content["processes"] if _start_time(p["pid"]) == p["started"]]
+        _write(name, {**content, "processes": [*alive, {"pid": pid, "started": started}]})
+
+
+def kill_processes(name: str, grace_s: float = 2.0) -> None:
+    """End the remembered processes of a lab: asked first, after `grace_s` seconds forced."""
+    content = read(name)
+    if content is None:
+        return
+    with _handles(content["processes"]) as handles:
+        for signal_number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, grace_s)):
+            for handle in handles:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, signal_number)
+            handles = _wait(handles, wait_s)
+            if not handles:
+                return
+        raise EvenerError(
+            f"{len(handles)} processes of lab '{name}' do not end", "", f"evener lab down {name}"
+        )
+
+
+def remove(name: str) -> None:
+    """Forget a lab."""
+    _path(name).unlink(missing_ok=True)
+
+
+def _path(name: str) -> Path:
+    return DIRECTORY / f"lab-{name}.json"
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
+    directory = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _must_read(name: str) -> Content:
+    content = read(name)
+    if content is None:
+        raise EvenerError(f"no lab '{name}'", str(_path(name)), f"evener lab up {name}")
+    return content
+
+
+def _write(name: str, content: Content) -> None:
+    new = _path(name).with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.touch(0o600)
+    with new.open("w") as file:
+        json.dump(content, file, indent=1)
+    new.replace(_path(name))
+
+
+def _start_time(pid: int) -> int | None:
+    """When a process started, None when it is gone. Field 22 of /proc/PID/stat; the name before it
+    may hold spaces.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[19])
+
+
+@contextmanager
+def _handles(processes: list[dict[str, int]]) -> Iterator[list[int]]:
+    """Open pidfds of those processes that are still the ones remembered: a pidfd never turns into
+    another process.
+    """
+    opened = []
+    try:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                handle = os.pidfd_open(process["pid"])
+                opened.append((handle, process))
+        yield [
+            handle
+            for handle, process in opened
+            if _start_time(process["pid"]) == process["started"]
+        ]
+    finally:
+        for handle, _ in opened:
+            os.close(handle)
+
+
+def _wait(handles: list[int], wait_s: float) -> list[int]:
+    """Wait for processes to end; those that have not."""
+    left = set(handles)
+    poll = select.poll()
+    for handle in handles:
+        poll.register(handle, select.POLLIN)
+    end = time.monotonic() + wait_s
+    while left and (remaining := end - time.monotonic()) > 0:
+        for handle, _ in poll.poll(remaining * 1000):
+            poll.unregister(handle)
+            left.discard(handle)
+    return sorted(left)
