@@ -57,13 +57,13 @@ class Tool:
 CLANG = Tool("CLANG", ("clang", "clang-19", "clang-16", "clang-15", "clang-14"), "clang")
 CC = Tool("CC", ("cc", "gcc", "clang"), "gcc")
 
-# The prefix map keeps this machine's paths out of the debug information.
-_COMMON = ("-std=gnu11", "-O2", "-g", "-ffile-prefix-map={root}=.", "-Wall", "-Wextra", "-Werror")
 # The driver contract names parameters that a given driver may not need.
-_COMMON += ("-Wno-unused-parameter",)
+_WARNINGS = ("-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror")
+# The prefix map keeps this machine's paths out of the debug information.
+_COMMON = ("-std=gnu11", "-O2", "-g", "-ffile-prefix-map={root}=.", *_WARNINGS, "-Icore")
 # v3 has 32-bit arithmetic and atomics, and every kernel from 5.12 on runs it.
-_BPF = ("-target", "bpf", "-mcpu=v3", *_COMMON, "-Icore", "-c")
-_SHARED = (*_COMMON, "-fPIC", "-shared", "-Icore")
+_BPF = ("-target", "bpf", "-mcpu=v3", *_COMMON, "-c")
+_SHARED = (*_COMMON, "-fPIC", "-shared")
 
 
 @dataclass(frozen=True, slots=True)
