@@ -176,10 +176,13 @@ def _name(ifindex: int) -> str:
 def _attach_error(program: Program, ifindex: int, error: int) -> EvenerError:
     if error in (-errno.EBUSY, -errno.EEXIST):
         return _busy(ifindex)
-    found = failure(f"the XDP program {program.name} cannot be attached", _name(ifindex), error)
+    name = _name(ifindex)
+    if error == -errno.EOPNOTSUPP:
+        return InterfaceError("its driver has no native XDP", name, "use the generic mode")
+    found = failure(f"the XDP program {program.name} cannot be attached", name, error)
     if isinstance(found, DatapathError):
-        hint = found.do or "native XDP may want a smaller MTU, or LRO switched off; 'dmesg' may say"
-        return InterfaceError(found.what, found.where, hint)
+        hint = "native XDP may want a smaller MTU, or LRO switched off; 'dmesg' may say which"
+        return InterfaceError(found.what, found.where, hint + found.do)
     return found
 
 
