@@ -9,6 +9,7 @@ installed yet. An editable install compiles nothing: there the sources change un
 from __future__ import annotations
 
 import importlib.util
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[misc, type-arg, unuse
         if spec is None or spec.loader is None:
             raise RuntimeError("src/evener/_build.py cannot be loaded")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up
         spec.loader.exec_module(module)
         module.build_all(root, self.app.display_info)
         # The library is called through cffi's ABI mode: any Python 3, but one platform.
