@@ -100,7 +100,9 @@ def constants() -> dict[str, int]:
 
 def layout(types: Types) -> str:
     out = [HEADER, '"""Records of core/tables.h as NumPy dtypes, and the core\'s constants."""\n']
-    out.append("from __future__ import annotations\n\nfrom typing import Final\n\nimport numpy as np\n")
+    out.append(
+        "from __future__ import annotations\n\nfrom typing import Final\n\nimport numpy as np\n"
+    )
     out += [f"{name}: Final = {value}" for name, value in sorted(constants().items())]
     for record in RECORDS:
         members = types.members(f"lb_{record}")
@@ -108,7 +110,7 @@ def layout(types: Types) -> str:
         formats = ", ".join(types.dtype(m[2]) for m in members)
         offsets = ", ".join(str(m[1]) for m in members)
         out.append(
-            f"\n{record.upper()} = np.dtype(\n    {{\n        \"names\": [{names}],\n"
+            f'\n{record.upper()} = np.dtype(\n    {{\n        "names": [{names}],\n'
             f'        "formats": [{formats}],\n        "offsets": [{offsets}],\n'
             f'        "itemsize": {types.struct(f"lb_{record}")["size"]},\n    }}\n)'
         )

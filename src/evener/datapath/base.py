@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seam between the control plane and whatever runs packets: a reading and a writing half.
+
+Observers get a `Reader` only. Both halves work on the same flat tables whatever the driver; a driver
+supplies the memory, its clock, a grace period, and a way to attach.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from evener.tables.memory import Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One interface that the datapath is on; mode as the driver calls it: native, generic, ..."""
+
+    interface: str
+    ifindex: int
+    mode: str
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """What observers may do: look."""
+
+    @property
+    def driver(self) -> str: ...
+
+    @property
+    def tables(self) -> Tables: ...
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]: ...
+
+    def now(self) -> int:
+        """The datapath's own seconds, 16 bits that wrap: what flows are stamped with."""
+        ...
+
+
+@runtime_checkable
+class Datapath(Reader, Protocol):
+    """What the daemon may do besides."""
+
+    def grace(self) -> None:
+        """Wait until every packet that began before the call is done."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the datapath; where the driver can, packets go on being handled."""
+        ...
+
+    def remove(self) -> None:
+        """Take the datapath away: nothing of it stays."""
+        ...

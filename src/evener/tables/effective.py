@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is to be in force: configuration and network, merged by one pure function.
+
+Health results and the operator's wishes are the other inputs of this merge; they change a backend's
+weight here and never in the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import TypeAlias
+
+from evener.model import Address, Config, Pool, Protocol, Service, Timeouts
+
+EndpointKey: TypeAlias = tuple[Address, int, Protocol]
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """Where to send a frame: both MAC addresses (6 bytes each) and the interface's index."""
+
+    dst: bytes
+    src: bytes
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A prefix and the gateway's next hop; None while it is unresolved or on the link itself."""
+
+    prefix: IPv4Network
+    nexthop: NextHop | None
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What the kernel knows: neighbours by address, and routes, longest prefix first."""
+
+    neighbours: Mapping[IPv4Address, NextHop] = field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+
+    def nexthop(self, address: Address) -> NextHop | None:
+        """The next hop to an address: the neighbour itself, or the gateway of its route."""
+        if not isinstance(address, IPv4Address):
+            return None
+        if address in self.neighbours:
+            return self.neighbours[address]
+        for route in self.routes:
+            if address in route.prefix:
+                return route.nexthop
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveBackend:
+    """A backend that is to be in force; nexthop None: its MAC address is not known yet."""
+
+    key: EndpointKey
+    weight: int
+    nexthop: NextHop | None
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveService:
+    """A service with its pool's backends, and the name of the pool whose table it uses."""
+
+    service: Service
+    pool: str
+    backends: tuple[EffectiveBackend, ...]
+
+    @property
+    def key(self) -> EndpointKey:
+        return (self.service.address, self.service.port, self.service.protocol)
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """Everything that the tables are compiled from."""
+
+    services: tuple[EffectiveService, ...]
+    timeouts: Timeouts
+    network: Network
+
+
+def merge(config: Config, network: Network) -> Effective:
+    """Configuration and network in, the effective model out."""
+
+    def backends(pool: Pool, protocol: Protocol) -> tuple[EffectiveBackend, ...]:
+        return tuple(
+            EffectiveBackend((b.address, b.port, protocol), b.weight, network.nexthop(b.address))
+            for b in pool.backends
+        )
+
+    services = tuple(
+        EffectiveService(s, s.pool, backends(config.pool(s.pool), s.protocol))
+        for s in config.services
+    )
+    return Effective(services, config.timeouts, network)
