@@ -80,8 +80,13 @@ install_packages() {
 }
 
 install_venv() {
-  local python=$1
-  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  local python
+  # The second half: a folder that was moved or copied has scripts that start the old place's Python.
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1 || [[ $(head -n 1 .venv/bin/pip) != "#!$PWD/"* ]]; then
+    if ! python=$(find_python); then
+      install_packages python3 python3-venv
+      python=$(find_python) || fail "there is no Python >= 3.11 with venv and pip; install one: make setup PYTHON=..."
+    fi
     say "creating .venv with $("$python" --version)"
     rm -rf .venv
     "$python" -m venv .venv
@@ -100,17 +105,12 @@ if command -v flock >/dev/null; then # two `make` at once take turns
 fi
 
 install_packages "${packages[@]}"
-if ! python=$(find_python); then
-  install_packages python3 python3-venv
-  python=$(find_python) || fail "no Python >= 3.11 with venv and pip is here; install one and name it: make setup PYTHON=..."
-fi
 
 # The folder is part of it because an editable install and the scripts in .venv hold absolute paths.
-inputs=$(cat tools/setup.sh pyproject.toml constraints.txt hatch_build.py && printf '%s\n' "$PWD" "$python")
-hash=$(printf '%s' "$inputs" | sha256sum | cut -d ' ' -f 1)
+hash=$({ cat tools/setup.sh pyproject.toml constraints.txt hatch_build.py && pwd; } | sha256sum | cut -d ' ' -f 1)
 has() { [[ -x .venv/bin/evener && $(cat ".venv/.setup$1" 2>/dev/null) == "$hash" ]] && .venv/bin/python -c '' 2>/dev/null; }
 # What is installed for the tests serves the demo too.
-has "[dev]" || { [[ -z $what ]] && has ""; } || {
-  install_venv "$python"
+if ! has "[dev]" && { [[ -n $what ]] || ! has ""; }; then
+  install_venv
   printf '%s\n' "$hash" >".venv/.setup$what"
-}
+fi
