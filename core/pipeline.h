@@ -187,6 +187,15 @@ LB_INLINE void lb_count(struct lb_counter *counter, const struct lb_plan *plan, 
 	}
 }
 
+/* Leaves word that a next hop is missing. Two CPUs may mix up one record; the address then made up is asked for in vain. */
+LB_INLINE void lb_want(const struct lb_env *env, const struct lb_addr *addr)
+{
+	struct lb_wanted *wanted = lb_env_wanted(env, lb_addr_v4(addr) % LB_WANTED_RECORDS);
+
+	if (wanted)
+		wanted->addr = *addr;
+}
+
 /* This CPU's counters: reason always; service and backend where the plan names them. Bytes are of the frame as it came. */
 LB_INLINE void lb_account(const struct lb_env *env, const struct lb_view *view, const struct lb_plan *plan)
 {
@@ -194,6 +203,8 @@ LB_INLINE void lb_account(const struct lb_env *env, const struct lb_view *view, 
 
 	if (reason)
 		(*reason)++;
+	if (LB_UNLIKELY(plan->reason == LB_REASON_NEIGHBOUR_UNRESOLVED))
+		lb_want(env, &plan->dst);
 	if (plan->service)
 		lb_count(lb_env_service_counter(env, plan->service), plan, view->length);
 	if (plan->backend)

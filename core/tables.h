@@ -29,7 +29,8 @@ enum {
 	LB_PORT_LINES = 4096, /* 65536 ports / 16 */
 	LB_ROUTES = 32,
 	LB_LOCKS = 1024,
-	LB_EVENTS = 4096, /* per CPU */
+	LB_EVENTS = 2048, /* per CPU */
+	LB_WANTED_RECORDS = 64,
 	LB_REASON_ROW = 64,
 };
 
@@ -47,7 +48,7 @@ struct lb_settings {
 	lb_u16 closed_s;    /* both have, or a reset was seen: the port is in quarantine */
 	lb_u16 local_first; /* host order; ports local_first..65535 of a SNAT address are the balancer's own */
 	lb_u16 reserved0;
-	lb_u32 reserved1;
+	lb_u32 layout; /* digest of these layouts: whoever adopts the memory compares it */
 	lb_u64 reserved[8];
 };
 
@@ -152,6 +153,11 @@ struct lb_flow_group {
 /* 16 ports of a port table: 0, or 1 + index of the flow that holds the port. */
 struct lb_port_line {
 	lb_u32 holder[16];
+};
+
+/* An address whose next hop a packet lacked: the control plane asks the kernel for it and clears the record. */
+struct lb_wanted {
+	struct lb_addr addr;
 };
 
 struct lb_counter {

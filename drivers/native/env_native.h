@@ -35,6 +35,7 @@ struct lb_env {
 	void *service_counters;
 	void *backend_counters;
 	void *reason_counters;
+	void *wanted;
 	void *event_heads;
 	void *events;
 };
@@ -117,6 +118,11 @@ LB_INLINE struct lb_counter *lb_env_backend_counter(const struct lb_env *env, lb
 LB_INLINE lb_u64 *lb_env_reason_counter(const struct lb_env *env, lb_u32 reason)
 {
 	return LB_ROW(lb_u64, env->reason_counters, env->cpu, LB_REASON_ROW, reason);
+}
+
+LB_INLINE struct lb_wanted *lb_env_wanted(const struct lb_env *env, lb_u32 index)
+{
+	return LB_ROW(struct lb_wanted, env->wanted, 0, LB_WANTED_RECORDS, index);
 }
 
 LB_INLINE struct lb_event_head *lb_env_event_head(const struct lb_env *env)

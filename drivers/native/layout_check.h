@@ -17,7 +17,7 @@ _Static_assert(__builtin_offsetof(struct lb_settings, fin_s) == 52, "lb_settings
 _Static_assert(__builtin_offsetof(struct lb_settings, closed_s) == 54, "lb_settings.closed_s");
 _Static_assert(__builtin_offsetof(struct lb_settings, local_first) == 56, "lb_settings.local_first");
 _Static_assert(__builtin_offsetof(struct lb_settings, reserved0) == 58, "lb_settings.reserved0");
-_Static_assert(__builtin_offsetof(struct lb_settings, reserved1) == 60, "lb_settings.reserved1");
+_Static_assert(__builtin_offsetof(struct lb_settings, layout) == 60, "lb_settings.layout");
 _Static_assert(__builtin_offsetof(struct lb_settings, reserved) == 64, "lb_settings.reserved");
 _Static_assert(sizeof(struct lb_copy) == 64, "lb_copy");
 _Static_assert(__builtin_offsetof(struct lb_copy, generation) == 0, "lb_copy.generation");
@@ -73,6 +73,8 @@ _Static_assert(sizeof(struct lb_flow_group) == 256, "lb_flow_group");
 _Static_assert(__builtin_offsetof(struct lb_flow_group, way) == 0, "lb_flow_group.way");
 _Static_assert(sizeof(struct lb_port_line) == 64, "lb_port_line");
 _Static_assert(__builtin_offsetof(struct lb_port_line, holder) == 0, "lb_port_line.holder");
+_Static_assert(sizeof(struct lb_wanted) == 16, "lb_wanted");
+_Static_assert(__builtin_offsetof(struct lb_wanted, addr) == 0, "lb_wanted.addr");
 _Static_assert(sizeof(struct lb_counter) == 64, "lb_counter");
 _Static_assert(__builtin_offsetof(struct lb_counter, forward_packets) == 0, "lb_counter.forward_packets");
 _Static_assert(__builtin_offsetof(struct lb_counter, forward_bytes) == 8, "lb_counter.forward_bytes");

@@ -42,11 +42,11 @@ LB_API void lb_native_decide(struct lb_env *env, const void *view, unsigned shor
 }
 
 /*
- * Frees flows that are over in groups first..first+count-1, and those of backends whose byte in `removed` (one for
- * each id, may be null) is set. Returns how many.
+ * Frees flows that are over in groups first..first+count-1, and those whose backend's or service's byte is set (one
+ * for each id; null: none is). Returns how many.
  */
 LB_API unsigned int lb_native_sweep(struct lb_env *env, unsigned int first, unsigned int count, unsigned short now,
-				    const unsigned char *removed)
+				    const unsigned char *backends, const unsigned char *services)
 {
 	const struct lb_settings *settings = lb_env_settings(env);
 	unsigned int freed = 0;
@@ -57,9 +57,11 @@ LB_API unsigned int lb_native_sweep(struct lb_env *env, unsigned int first, unsi
 		for (lb_u32 way = 0; group && way < LB_FLOW_WAYS; way++) {
 			lb_u64 binding = LB_READ(group->way[way].binding);
 			lb_u32 backend = lb_binding_backend(binding);
+			lb_u32 service = lb_client_service(LB_READ(group->way[way].client));
 
 			if (backend && (lb_flow_rank(settings, binding, now) == LB_RANK_DEAD ||
-					(removed && backend < env->backends && removed[backend])))
+					(backends && backend < env->backends && backends[backend]) ||
+					(services && service < env->services && services[service])))
 				freed += (unsigned int)lb_flow_free(env, settings, &group->way[way],
 								    i * LB_FLOW_WAYS + way, binding);
 		}

@@ -26,7 +26,7 @@ ETHERTYPE_IPV4: Final = 2048
 ETHERTYPE_QINQ: Final = 34984
 ETHERTYPE_VLAN: Final = 33024
 ETH_BYTES: Final = 14
-EVENTS: Final = 4096
+EVENTS: Final = 2048
 FLOW_CLAIMED: Final = 1
 FLOW_ESTABLISHED: Final = 4
 FLOW_FIN_FORWARD: Final = 8
@@ -73,6 +73,7 @@ TCP_SYN: Final = 2
 VERDICT_DROP: Final = 1
 VERDICT_FORWARD: Final = 2
 VERDICT_PASS: Final = 0
+WANTED_RECORDS: Final = 64
 
 ADDR = np.dtype(
     {
@@ -97,7 +98,7 @@ SETTINGS = np.dtype(
             "closed_s",
             "local_first",
             "reserved0",
-            "reserved1",
+            "layout",
             "reserved",
         ],
         "formats": [
@@ -247,6 +248,15 @@ PORT_LINE = np.dtype(
         "formats": [("<u4", (16,))],
         "offsets": [0],
         "itemsize": 64,
+    }
+)
+
+WANTED = np.dtype(
+    {
+        "names": ["addr"],
+        "formats": [ADDR],
+        "offsets": [0],
+        "itemsize": 16,
     }
 )
 

@@ -37,6 +37,7 @@ _POINTERS: Final = {
     "service_counters": "service_counters",
     "backend_counters": "backend_counters",
     "reason_counters": "reason_counters",
+    "wanted": "wanted",
     "event_heads": "event_heads",
     "events": "events",
 }
@@ -156,12 +157,20 @@ class Core:
         return self._plan.copy()
 
     def sweep(
-        self, first: int, count: int, now: int, removed: npt.NDArray[np.uint8] | None = None
+        self,
+        first: int,
+        count: int,
+        now: int,
+        backends: npt.NDArray[np.uint8] | None = None,
+        services: npt.NDArray[np.uint8] | None = None,
     ) -> int:
-        """Free flows that are over, and those of removed backends (one byte for each id), in `count`
-        groups from `first`; how many. Safe beside a running datapath."""
-        mask = self._ffi.NULL if removed is None else self._pointer("unsigned char *", removed)
-        return int(self._lib.lb_native_sweep(self._env, first, count, now & 0xFFFF, mask))
+        """Free flows that are over in `count` groups from `first`; how many. backends, services: one
+        byte for each id; flows of those that are not 0 are freed too. Safe beside a running datapath."""
+        masks = [
+            self._ffi.NULL if mask is None else self._pointer("unsigned char *", mask)
+            for mask in (backends, services)
+        ]
+        return int(self._lib.lb_native_sweep(self._env, first, count, now & 0xFFFF, *masks))
 
     def hash(self, word: int) -> int:
         """The keyed 64-bit hash (core/hash.h)."""

@@ -7,6 +7,7 @@ simulator. Everything that reads or writes tables does it through `Tables`, what
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -70,6 +71,12 @@ class Sizes:
         return self.flow_groups * layout.FLOW_WAYS
 
 
+def layout_digest() -> int:
+    """32 bits that differ when any record is laid out differently: memory is adopted only if equal."""
+    records = {n: str(d.fields) for n, d in vars(layout).items() if isinstance(d, np.dtype)}
+    return zlib.crc32(repr(sorted(records.items())).encode())
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """One table: its record, and how many of them there are."""
@@ -102,6 +109,7 @@ def shapes(sizes: Sizes) -> dict[str, Table]:
         "service_counters": Table(layout.COUNTER, cpus * sizes.services),
         "backend_counters": Table(layout.COUNTER, cpus * sizes.backends),
         "reason_counters": Table(word, cpus * layout.REASON_ROW),
+        "wanted": Table(layout.WANTED, layout.WANTED_RECORDS),
         "event_heads": Table(layout.EVENT_HEAD, cpus),
         "events": Table(layout.EVENT, cpus * layout.EVENTS),
     }
@@ -143,6 +151,7 @@ class Tables:
         self.service_counters: Array = raw["service_counters"].reshape(cpus, -1)
         self.backend_counters: Array = raw["backend_counters"].reshape(cpus, -1)
         self.reason_counters: Array = raw["reason_counters"].reshape(cpus, -1)
+        self.wanted: Array = raw["wanted"]
         self.event_heads: Array = raw["event_heads"]
         self.events: Array = raw["events"].reshape(cpus, -1)
         self._raw = raw
@@ -161,6 +170,7 @@ class Tables:
         settings = self.settings[0]
         if not settings["seed"].any():
             settings["seed"] = seed
+        settings["layout"] = layout_digest()
         settings["flow_groups"] = self.sizes.flow_groups
         settings["port_tables"] = self.sizes.port_tables
         settings["local_first"] = LOCAL_PORTS.start
@@ -178,7 +188,7 @@ class Tables:
     @property
     def seed(self) -> bytes:
         """The secret that hashes are keyed with, 32 bytes."""
-        return self.settings["seed"][0].tobytes()
+        return bytes(self.settings["seed"][0].tobytes())
 
 
 def size_changes(old: Sizes, new: Sizes) -> list[str]:
