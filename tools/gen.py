@@ -51,7 +51,8 @@ class Types:
         self._structs = {t["name"]: t for t in types if t["kind"] == "STRUCT"}
 
     def struct(self, name: str) -> dict[str, Any]:
-        return self._structs[name]
+        found: dict[str, Any] = self._structs[name]
+        return found
 
     def resolve(self, type_id: int) -> dict[str, Any]:
         found = self._by_id[type_id]

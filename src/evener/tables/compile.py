@@ -152,12 +152,13 @@ def _nexthop(record: Any, nexthop: NextHop | None) -> None:
 
 def _endpoints(effective: Effective, ids: Ids, sizes: Sizes) -> Array:
     """Every key that a packet's address, port and protocol may match, one record each."""
-    rows: list[tuple[Address, int, int, int, int]] = []
+    rows: list[tuple[Address, int, int, int, int]] = []  # address, port, protocol, kind, id
     for (address, port, protocol), number in ids.services.ids.items():
         rows.append((address, port, protocol, layout.ENDPOINT_SERVICE, number))
     for (address, port, protocol), number in ids.backends.ids.items():
         rows.append((address, port, protocol, layout.ENDPOINT_BACKEND, number))
-    for address, number in ids.snats.ids.items():
+    # Flows that use an address which was taken out of use still get their replies.
+    for address, number in {**ids.snats.retired, **ids.snats.ids}.items():
         rows.append((address, 0, 0, layout.ENDPOINT_SNAT, number))
     room = min(sizes.neighbours - 1, 2 * sizes.index_groups - len(rows))
     for number, neighbour in enumerate(list(effective.network.neighbours)[: max(0, room)], 1):
@@ -212,20 +213,20 @@ def _services(effective: Effective, ids: Ids, sizes: Sizes, seed: bytes) -> Arra
     return out
 
 
+def _backend(record: Any, key: EndpointKey, state: int) -> None:
+    address, port, protocol = key
+    record["addr"]["half"] = _halves(address)
+    record["port"], record["protocol"], record["state"] = port_word(port), protocol, state
+
+
 def _backends(effective: Effective, ids: Ids, sizes: Sizes) -> Array:
     out = np.zeros(sizes.backends, layout.BACKEND)
-    for (address, port, protocol), number in ids.backends.retired.items():
-        record = out[number]
-        record["addr"]["half"] = _halves(address)
-        record["port"], record["protocol"] = port_word(port), protocol
-        record["state"] = layout.BACKEND_GONE
+    for key, number in ids.backends.retired.items():
+        _backend(out[number], key, layout.BACKEND_GONE)
     for service in effective.services:
         for backend in service.backends:
-            address, port, protocol = backend.key
             record = out[ids.backends.ids[backend.key]]
-            record["addr"]["half"] = _halves(address)
-            record["port"], record["protocol"] = port_word(port), protocol
-            record["state"] = layout.BACKEND_USABLE
+            _backend(record, backend.key, layout.BACKEND_USABLE)
             _nexthop(record["nexthop"], backend.nexthop)
     return out
 

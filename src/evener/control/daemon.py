@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's state and the only task that changes it.
+
+Configuration and network come in, are merged, compiled and published; flows that are over are swept.
+If this process dies, packets go on: what it did last stays in force, and the next one adopts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evener import config as configuration
+from evener.control.drivers import DRIVERS
+from evener.control.network import NetworkWatcher
+from evener.datapath.native import Core, maglev
+from evener.errors import DatapathError, EvenerError
+from evener.instance import Instance
+from evener.model import Config
+from evener.tables.compile import compile_tables
+from evener.tables.diff import diff
+from evener.tables.effective import Network, merge
+from evener.tables.memory import Sizes, size_changes, total_bytes
+from evener.tables.publish import publish
+from evener.tables.recover import address_of
+
+log = logging.getLogger("evener")
+
+SWEEP_EVERY_S = 0.5
+SWEEP_PARTS = 10  # so each flow is looked at every five seconds
+CONFIRM_EVERY_S = 15.0  # below the kernel's base reachable time, so that backends stay confirmed
+WANTED_EVERY_S = 0.05
+
+
+class Daemon:
+    """One running balancer. Made before the event loop runs; all methods are called from its thread."""
+
+    def __init__(self, config: Config, path: Path, instance: Instance) -> None:
+        self.config = config
+        self.path = path
+        self.instance = instance
+        self.started = time.monotonic()
+        self.warnings: list[str] = []
+        opened = DRIVERS[config.datapath.driver](config, instance)
+        self.datapath = opened.datapath
+        self.ids = opened.ids
+        self.adopted = opened.adopted
+        self._attach = opened.attach
+        if opened.warning:
+            self._warn(opened.warning)
+        self._watcher = NetworkWatcher(self._network_changed)
+        self._core = Core(self.datapath.tables)
+        self._changing = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._sweep_part = 0
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        log.warning("%s", text)
+
+    async def start(self) -> None:
+        """Publish, then attach. On failure nothing stays that was not there before."""
+        try:
+            await self._watcher.start()
+            await self._resolve_all()
+            await self._settle_neighbours()
+            async with self._changing:
+                await self._publish(self.config)
+            await asyncio.to_thread(self._attach, self.config.datapath.interfaces)
+        except BaseException:
+            await self._watcher.stop()
+            if not self.adopted:
+                self.datapath.remove()
+            raise
+        self._tasks = [
+            asyncio.create_task(self._every(SWEEP_EVERY_S, self._sweep)),
+            asyncio.create_task(self._every(CONFIRM_EVERY_S, self._resolve_all)),
+            asyncio.create_task(self._every(WANTED_EVERY_S, self._resolve_wanted)),
+        ]
+
+    async def stop(self, keep: bool) -> None:
+        """End. keep: the datapath stays attached and goes on with the configuration in force."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._watcher.stop()
+        if keep:
+            self.datapath.close()
+        else:
+            self.datapath.remove()
+
+    async def apply(self, text: str, source: str) -> tuple[int, list[str]]:
+        """Put a configuration in force: the generation and what changed. ConfigError or DatapathError:
+        nothing did."""
+        return await self._change(configuration.loads(text, source))
+
+    async def reload(self) -> tuple[int, list[str]]:
+        """Apply the file that the daemon was started with, as it is now."""
+        return await self._change(configuration.load(self.path))
+
+    def differences(self, text: str, source: str) -> list[str]:
+        """What `apply` would change."""
+        return diff(self.config, configuration.loads(text, source))
+
+    async def _change(self, config: Config) -> tuple[int, list[str]]:
+        async with self._changing:
+            self._check_sizes(config)
+            changes = diff(self.config, config)
+            await self._watcher.resolve(_backend_addresses(config))
+            before = self.datapath.attachments
+            if config.datapath.interfaces != self.config.datapath.interfaces:
+                await asyncio.to_thread(self._attach, config.datapath.interfaces)
+            try:
+                generation = await self._publish(config)
+            except EvenerError:
+                await asyncio.to_thread(self._attach, tuple(a.interface for a in before))
+                raise
+            self.config = config
+        for change in changes:
+            log.info("%s", change)
+        log.info("generation %d is in force", generation)
+        return generation, changes
+
+    def _check_sizes(self, config: Config) -> None:
+        """A running datapath's driver and flow table cannot change."""
+        if config.datapath.driver != self.config.datapath.driver:
+            raise DatapathError(
+                f"the driver cannot change from {self.config.datapath.driver} to "
+                f"{config.datapath.driver} while the daemon runs",
+                "datapath.driver",
+                "restart the daemon",
+            )
+        sizes = Sizes.for_config(config, self.datapath.tables.sizes.cpus)
+        if "flow_groups" in size_changes(self.datapath.tables.sizes, sizes):
+            raise DatapathError(
+                f"the flow table cannot change from {self.config.datapath.flows} to "
+                f"{config.datapath.flows} flows while the daemon runs",
+                "datapath.flows",
+                "restart the daemon; flows that are alive end with it",
+            )
+
+    async def _publish(self, config: Config) -> int:
+        """Compile and publish; flows of what was removed are ended afterwards."""
+        tables, network = self.datapath.tables, self._watcher.network
+
+        def work() -> tuple[int, Any]:
+            compiled = compile_tables(
+                merge(config, network), self.ids, tables.sizes, tables.seed, maglev
+            )
+            return publish(tables, compiled, self.datapath.grace), compiled.ids
+
+        generation, self.ids = await asyncio.to_thread(work)
+        await asyncio.to_thread(self._end_retired)
+        return generation
+
+    def _end_retired(self) -> None:
+        """End flows of retired backends and services, so that their ids come free."""
+        sizes, ids = self.datapath.tables.sizes, self.ids
+        if ids.backends.retired or ids.services.retired:
+            backends = np.zeros(sizes.backends, np.uint8)
+            backends[list(ids.backends.retired.values())] = 1
+            services = np.zeros(sizes.services, np.uint8)
+            services[list(ids.services.retired.values())] = 1
+            self._core.sweep(0, sizes.flow_groups, self.datapath.now(), backends, services)
+            ids.backends.forget()
+            ids.services.forget()
+        ids.tables.forget()
+        if ids.snats.retired:
+            used = np.unique(
+                self.datapath.tables.flows["binding"] >> np.uint64(32) & np.uint64(0xFF)
+            )
+            free = [a for a, number in ids.snats.retired.items() if number not in used]
+            for address in free:
+                del ids.snats.retired[address]
+
+    def _network_changed(self, network: Network) -> None:
+        async def publish_again() -> None:
+            async with self._changing:
+                await self._publish(self.config)
+
+        task = asyncio.create_task(self._logged("the network's change", publish_again()))
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+
+    async def _logged(self, what: str, work: Any) -> None:
+        try:
+            await work
+        except EvenerError as error:
+            log.error("%s could not be published: %s", what, error)
+
+    async def _every(self, seconds: float, work: Any) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except EvenerError as error:
+                log.error("%s", error)
+
+    async def _sweep(self) -> None:
+        """Free the flows that are over, a part of the table at a time."""
+        groups = self.datapath.tables.sizes.flow_groups
+        part = -(-groups // SWEEP_PARTS)
+        first = self._sweep_part * part
+        self._sweep_part = (self._sweep_part + 1) % SWEEP_PARTS
+        count = max(0, min(part, groups - first))
+        await asyncio.to_thread(self._core.sweep, first, count, self.datapath.now())
+
+    async def _resolve_all(self) -> None:
+        await self._watcher.resolve(_backend_addresses(self.config))
+
+    async def _resolve_wanted(self) -> None:
+        """Ask for the next hops that packets lacked."""
+        wanted = self.datapath.tables.wanted
+        rows = np.flatnonzero(wanted["addr"]["half"].any(axis=1))
+        if not len(rows):
+            return
+        found = {address_of(wanted["addr"][row]) for row in rows}
+        wanted["addr"]["half"][rows] = 0
+        await self._watcher.resolve(a for a in found if isinstance(a, IPv4Address))
+
+    async def _settle_neighbours(self) -> None:
+        """Give the kernel a moment to resolve the backends, so that the first packet finds them."""
+        wanted = _backend_addresses(self.config)
+        for _ in range(20):
+            if all(self._watcher.network.nexthop(address) for address in wanted):
+                return
+            await asyncio.sleep(0.02)
+
+    def status(self) -> dict[str, Any]:
+        """What the daemon is and does, for the status query."""
+        sizes = self.datapath.tables.sizes
+        binding = self.datapath.tables.flows["binding"]
+        return {
+            "instance": self.instance.name,
+            "pid": os.getpid(),
+            "driver": self.datapath.driver,
+            "generation": self.datapath.tables.generation,
+            "uptime_s": round(time.monotonic() - self.started, 3),
+            "config": str(self.path),
+            "interfaces": [
+                {"interface": a.interface, "ifindex": a.ifindex, "mode": a.mode}
+                for a in self.datapath.attachments
+            ],
+            "flows": {
+                "capacity": self.config.datapath.flows,
+                "now": int(np.count_nonzero(binding & np.uint64(0xFFFF))),
+            },
+            "memory_bytes": total_bytes(sizes),
+            "adopted": self.adopted,
+            "warnings": self.warnings,
+        }
+
+
+def _backend_addresses(config: Config) -> list[IPv4Address]:
+    return [
+        b.address for p in config.pools for b in p.backends if isinstance(b.address, IPv4Address)
+    ]

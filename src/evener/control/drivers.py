@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The drivers by name: how the daemon opens each. A new one is an adapter in `datapath`, and a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from evener.clock import MonotonicClock
+from evener.datapath.base import Datapath
+from evener.errors import MachineError
+from evener.instance import Instance
+from evener.model import Config, Driver
+from evener.tables.compile import Ids
+from evener.tables.memory import Sizes
+
+
+class Opened(Protocol):
+    """A driver that was opened: its datapath, and what it took over."""
+
+    datapath: Datapath
+    ids: Ids
+    adopted: bool
+    warning: str
+
+    def attach(self, interfaces: tuple[str, ...]) -> None:
+        """Be on exactly these interfaces. Asks the kernel: not for the event loop's thread."""
+        ...
+
+
+class OpenedXdp:
+    """XDP: maps and links are pinned, so there may be something to take over."""
+
+    def __init__(self, config: Config, instance: Instance) -> None:
+        from evener.datapath import bpf
+        from evener.datapath.probe import probe
+        from evener.datapath.xdp import XdpDatapath
+
+        probe().require("linux", "kernel", "privileges", "libbpf", "bpf")
+        self._check(config.datapath.interfaces)
+        if not bpf.membarrier_supported():
+            raise MachineError(
+                "the kernel offers no grace period through membarrier", do="boot without nohz_full"
+            )
+        sizes = Sizes.for_config(config, bpf.possible_cpus())
+        datapath = XdpDatapath.open(sizes, instance.pins)
+        adopted = datapath.adopted
+        self.datapath: Datapath = datapath
+        self.ids = adopted.ids or Ids.empty(sizes)
+        self.adopted = bool(adopted.maps)
+        self.warning = (
+            "the flows of the daemon before this one were lost: its tables have another size or layout"
+            if adopted.lost_flows
+            else ""
+        )
+        self._attach = datapath.attach
+
+    @staticmethod
+    def _check(interfaces: tuple[str, ...]) -> None:
+        from evener.control.offload import refuse_offload
+        from evener.datapath.xdp import interface_index
+
+        for interface in interfaces:
+            interface_index(interface)
+            refuse_offload(interface)
+
+    def attach(self, interfaces: tuple[str, ...]) -> None:
+        """InterfaceError: one of them will not do, and what is attached stays as it was."""
+        self._check(interfaces)
+        self._attach(interfaces)
+
+
+class OpenedSim:
+    """The simulator: nothing reaches it but what is sent through it."""
+
+    def __init__(self, config: Config, instance: Instance) -> None:
+        from evener.datapath.sim import Simulator
+
+        simulator = Simulator(Sizes.for_config(config, cpus=1), MonotonicClock())
+        self.datapath: Datapath = simulator
+        self.ids = simulator.ids
+        self.adopted = False
+        self.warning = "driver sim: no packet of this machine is handled"
+
+    def attach(self, interfaces: tuple[str, ...]) -> None:
+        """There is nothing to attach to."""
+
+
+DRIVERS: dict[Driver, Callable[[Config, Instance], Opened]] = {
+    Driver.XDP: OpenedXdp,
+    Driver.SIM: OpenedSim,
+}

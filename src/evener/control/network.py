@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel knows of the network, followed through netlink: links, neighbours and routes.
+
+The datapath sends frames by itself, so it needs MAC addresses. The kernel finds them out and watches
+over them; here they are read, and the kernel is asked for those that are missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, Final
+
+from evener.tables.effective import Network, NextHop, Route
+
+# linux/neighbour.h
+_USABLE: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable .. probe, noarp, permanent
+_PERMANENT: Final = 0x40 | 0x80
+_USE: Final = 0x01  # NTF_USE: as if a packet were to be sent there
+_SETTLE_S: Final = 0.02  # events within this time are one change
+_MAIN_TABLE: Final = 254
+_GROUPS: Final = 0x1 | 0x4 | 0x40  # RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_ROUTE
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The kernel's tables as the messages told them."""
+
+    links: dict[int, bytes] = field(default_factory=dict)
+    neighbours: dict[tuple[int, IPv4Address], bytes] = field(default_factory=dict)
+    routes: dict[tuple[IPv4Network, int], tuple[IPv4Address | None, int]] = field(
+        default_factory=dict
+    )
+
+
+def _mac(text: str | None) -> bytes | None:
+    return bytes.fromhex(text.replace(":", "")) if text else None
+
+
+def note(seen: _Seen, message: Any) -> bool:
+    """Take one netlink message in; whether it changed anything."""
+    event = message.get("event", "")
+    if event in ("RTM_NEWLINK", "RTM_DELLINK"):
+        return _note_link(seen, message, event)
+    if event in ("RTM_NEWNEIGH", "RTM_DELNEIGH"):
+        return _note_neighbour(seen, message, event)
+    if event in ("RTM_NEWROUTE", "RTM_DELROUTE"):
+        return _note_route(seen, message, event)
+    return False
+
+
+def _change(table: dict[Any, Any], key: Any, value: Any) -> bool:
+    if table.get(key) == value:
+        return False
+    if value is None:
+        del table[key]
+    else:
+        table[key] = value
+    return True
+
+
+def _note_link(seen: _Seen, message: Any, event: str) -> bool:
+    address = _mac(message.get_attr("IFLA_ADDRESS"))
+    gone = event == "RTM_DELLINK" or address is None or len(address) != 6
+    return _change(seen.links, message["index"], None if gone else address)
+
+
+def _note_neighbour(seen: _Seen, message: Any, event: str) -> bool:
+    if message["family"] != 2:
+        return False
+    key = (message["ifindex"], IPv4Address(message.get_attr("NDA_DST")))
+    address = _mac(message.get_attr("NDA_LLADDR"))
+    usable = event == "RTM_NEWNEIGH" and message["state"] & _USABLE and address
+    return _change(seen.neighbours, key, address if usable else None)
+
+
+def _note_route(seen: _Seen, message: Any, event: str) -> bool:
+    table = message.get_attr("RTA_TABLE") or message["table"]
+    if message["family"] != 2 or table != _MAIN_TABLE or message["type"] != 1:
+        return False
+    network = IPv4Network((message.get_attr("RTA_DST") or "0.0.0.0", message["dst_len"]))
+    metric = message.get_attr("RTA_PRIORITY") or 0
+    hops = message.get_attr("RTA_MULTIPATH") or [message]  # of several gateways the first
+    gateway = hops[0].get_attr("RTA_GATEWAY")
+    oif = message.get_attr("RTA_OIF") or hops[0].get("oif", 0)
+    value = (IPv4Address(gateway) if gateway else None, oif)
+    return _change(seen.routes, (network, metric), value if event == "RTM_NEWROUTE" else None)
+
+
+def network_of(seen: _Seen) -> Network:
+    """The network as the tables want it: neighbours on any link, routes longest prefix first."""
+    neighbours = {
+        address: NextHop(mac, seen.links[ifindex], ifindex)
+        for (ifindex, address), mac in sorted(seen.neighbours.items(), key=lambda i: i[0][1])
+        if ifindex in seen.links
+    }
+    best: dict[IPv4Network, tuple[IPv4Address | None, int]] = {}
+    for (network, _metric), hop in sorted(seen.routes.items(), key=lambda i: i[0][1]):
+        best.setdefault(network, hop)
+    routes = sorted(best.items(), key=lambda i: -i[0].prefixlen)
+    return Network(
+        neighbours,
+        tuple(Route(n, neighbours.get(gw) if gw else None) for n, (gw, _) in routes),
+    )
+
+
+class NetworkWatcher:
+    """Follows the kernel and calls `changed(network)` when something that matters did change."""
+
+    def __init__(self, changed: Callable[[Network], None]) -> None:
+        self._changed = changed
+        self._seen = _Seen()
+        self._task: asyncio.Task[None] | None = None
+        self.network = Network()
+
+    async def start(self) -> None:
+        """Read everything once, then follow."""
+        from pyroute2 import AsyncIPRoute
+
+        self._ipr = AsyncIPRoute()
+        await self._ipr.__aenter__()
+        await self._ipr.bind(_GROUPS)
+        for dump in ("get_links", "get_neighbours", "get_routes"):
+            async for message in await getattr(self._ipr, dump)():
+                note(self._seen, message)
+        self.network = network_of(self._seen)
+        self._task = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            await self._ipr.__aexit__(None, None, None)
+
+    async def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+        while True:
+            async for message in self._ipr.get():  # one batch
+                if note(self._seen, message) and (timer is None or timer.when() <= loop.time()):
+                    timer = loop.call_later(_SETTLE_S, self._settle)
+
+    def _settle(self) -> None:
+        network = network_of(self._seen)
+        if network != self.network:
+            self.network = network
+            self._changed(network)
+
+    def gateway_of(self, address: IPv4Address) -> tuple[IPv4Address, int] | None:
+        """Whom to ask ARP for to reach an address, and on which interface."""
+        routes = sorted(self._seen.routes.items(), key=lambda i: (-i[0][0].prefixlen, i[0][1]))
+        for (network, _metric), (gateway, ifindex) in routes:
+            if address in network:
+                return (gateway or address, ifindex)
+        return None
+
+    async def resolve(self, addresses: Iterable[IPv4Address]) -> None:
+        """Ask the kernel to find out, or confirm, the MAC addresses on the way to these."""
+        targets = {t for a in addresses if (t := self.gateway_of(a)) is not None}
+        for address, ifindex in targets:
+            with contextlib.suppress(Exception):  # the interface may be going
+                await self._ipr.neigh(
+                    "replace", dst=str(address), ifindex=ifindex, flags=_USE, state=0
+                )

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The XDP driver's adapter: load, adopt what is pinned, attach, exchange the program, let go.
+
+All maps and links are pinned below the instance's folder. A daemon that starts adopts the maps that
+fit (flows, counters and the secret seed go on) and exchanges the program of the links in one step,
+after the tables behind the new program are complete: no packet finds half a datapath.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from evener._generated import layout
+from evener.datapath import bpf
+from evener.datapath.base import Attachment
+from evener.errors import DatapathError, InterfaceError
+from evener.model import Driver
+from evener.tables.compile import Ids
+from evener.tables.memory import Array, Sizes, Tables, layout_digest, shapes
+from evener.tables.recover import recover_ids
+
+OBJECT: Final = Path(__file__).parents[1] / "_native" / "lb_xdp.bpf.o"
+_FLOW_TABLES: Final = frozenset({"flows", "ports", "locks"})
+_COUNTERS: Final = frozenset({"service_counters", "backend_counters", "reason_counters"})
+Seed: TypeAlias = tuple[int, int, int, int]
+_CLOCK_FRAME: Final = bytes(64)
+
+
+@dataclass(slots=True)
+class Adopted:
+    """What an earlier daemon left: maps that fit, its seed, its ids; empty when there is nothing."""
+
+    maps: dict[str, bpf.Map] = field(default_factory=dict)
+    seed: Seed | None = None
+    ids: Ids | None = None
+    lost_flows: bool = False
+
+
+class XdpDatapath:
+    """A loaded datapath. First `open`, then publish tables, then `attach`."""
+
+    driver = Driver.XDP.value
+
+    def __init__(self, obj: bpf.Object, tables: Tables, pins: Path, adopted: Adopted) -> None:
+        self.tables = tables
+        self.adopted = adopted
+        self.attachments: tuple[Attachment, ...] = ()
+        self._pins = pins
+        self._program = obj.program("lb_xdp")
+        self._clock = obj.program("lb_clock")
+        self._links: dict[int, bpf.Link] = {}
+
+    @classmethod
+    def open(cls, sizes: Sizes, pins: Path) -> XdpDatapath:
+        """Load the program over new or adopted maps; nothing is attached and no packet sees it yet.
+
+        Raises MachineError or DatapathError when the kernel refuses.
+        """
+        bpf.ensure_bpffs()
+        adopted = _adopt(pins, sizes)
+        with load(sizes, adopted.maps) as obj:
+            tables = Tables(sizes, {name: obj.map(name).mmap() for name in shapes(sizes)})
+            tables.prepare(adopted.seed or new_seed())
+            datapath = cls(obj, tables, pins, adopted)
+            for name in shapes(sizes):
+                if name not in adopted.maps:
+                    bpf.unpin(pins / name)
+                    obj.map(name).pin(pins / name)
+        return datapath
+
+    def attach(self, interfaces: Iterable[str]) -> None:
+        """Be on exactly these interfaces: those that the datapath is on already meet the new program
+        from one packet to the next; those that are not named any more are let go.
+
+        Raises InterfaceError when one does not exist, has another program, or cannot run this one;
+        interfaces that were attached before the call stay attached.
+        """
+        wanted = {name: interface_index(name) for name in interfaces}
+        added: list[int] = []
+        try:
+            for ifindex in wanted.values():
+                added.extend([ifindex] if self._attach_one(ifindex) else [])
+        except Exception:
+            for ifindex in added:
+                self._let_go(ifindex)
+            raise
+        for path in self._pins.glob("link_*"):
+            ifindex = int(path.name.removeprefix("link_"))
+            if ifindex not in wanted.values():
+                self._let_go(ifindex)
+        self.attachments = tuple(
+            Attachment(name, ifindex, self._links[ifindex].mode().value)
+            for name, ifindex in wanted.items()
+        )
+
+    def _attach_one(self, ifindex: int) -> bool:
+        """Whether the interface was not attached before."""
+        path = self._pins / f"link_{ifindex}"
+        link = self._links.get(ifindex) or _pinned_link(path, ifindex)
+        known = link is not None
+        if link is None:
+            link = bpf.attach_xdp(self._program, ifindex)
+            link.pin(path)
+        else:
+            link.update_program(self._program)
+        self._links[ifindex] = link
+        return not known
+
+    def _let_go(self, ifindex: int) -> None:
+        bpf.unpin(self._pins / f"link_{ifindex}")
+        link = self._links.pop(ifindex, None)
+        if link is not None:
+            link.close()
+
+    def now(self) -> int:
+        """The seconds that the program reads, from the program itself."""
+        return self._clock.test_run(_CLOCK_FRAME).retval & 0xFFFF
+
+    def grace(self) -> None:
+        """One RCU grace period: every program that was running has returned."""
+        bpf.membarrier_global()
+
+    def close(self) -> None:
+        """End this process's part; maps and links stay pinned and packets go on."""
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+
+    def remove(self) -> None:
+        """Take everything away: links first, then maps."""
+        for ifindex in list(self._links):
+            self._let_go(ifindex)
+        if self._pins.is_dir():
+            for path in self._pins.iterdir():
+                bpf.unpin(path)
+            self._pins.rmdir()
+            with contextlib.suppress(OSError):
+                self._pins.parent.rmdir()
+
+
+def new_seed() -> Seed:
+    """Four secret 64-bit words."""
+    words = [secrets.randbits(64) for _ in range(4)]
+    return words[0], words[1], words[2], words[3]
+
+
+def load(sizes: Sizes, pinned: dict[str, bpf.Map] | None = None) -> bpf.Object:
+    """The production object, sized and loaded, over the maps in `pinned` and new ones."""
+    obj = bpf.Object.open(OBJECT)
+    for name, table in shapes(sizes).items():
+        if pinned and name in pinned:
+            obj.reuse_map(name, pinned[name])
+        else:
+            obj.set_max_entries(name, table.records)
+    for constant, value in {
+        "lb_index_groups": sizes.index_groups,
+        "lb_services": sizes.services,
+        "lb_backends": sizes.backends,
+        "lb_snats": sizes.snats,
+        "lb_neighbours": sizes.neighbours,
+        "lb_tables": sizes.tables,
+        "lb_jiffy": (1 << 32) // bpf.hz(),
+    }.items():
+        obj.set_constant(constant, value)
+    return obj.load()
+
+
+def interface_index(name: str) -> int:
+    """The interface's number in this namespace; InterfaceError if there is none."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        there = ", ".join(sorted(n for _, n in socket.if_nameindex())) or "none"
+        raise InterfaceError(
+            f"there is no interface {name} in this network namespace",
+            f"there are: {there}",
+            "name one of them in datapath.interfaces, or create it",
+        ) from None
+
+
+def _pinned_link(path: Path, ifindex: int) -> bpf.Link | None:
+    """The link of an earlier daemon, if it still is on this very interface."""
+    if not path.exists():
+        return None
+    link = bpf.Link.open_pinned(path)
+    if link.ifindex == ifindex:
+        return link
+    link.close()
+    bpf.unpin(path)
+    return None
+
+
+def _adopt(pins: Path, sizes: Sizes) -> Adopted:
+    """What of the pinned maps a new program can go on with.
+
+    Configuration tables are taken all or none, since the settings name the copy in force in all of
+    them. Flow tables, and each table of counters, are taken by themselves; the seed goes with the
+    flows that it placed. If records are laid out differently, nothing is taken.
+    """
+    if not (pins / "settings").exists():
+        return Adopted()
+    old = _pinned_maps(pins)
+    if not _same_layout(old["settings"]):
+        return Adopted(lost_flows=True)
+    fits = {
+        name
+        for name, table in shapes(sizes).items()
+        if name in old
+        and (old[name].value_size, old[name].max_entries) == (table.dtype.itemsize, table.records)
+    }
+    configuration = set(shapes(sizes)) - _FLOW_TABLES - _COUNTERS
+    kept = fits & _COUNTERS
+    for group in (configuration, _FLOW_TABLES):
+        kept |= group if group <= fits else set()
+    settings = old["settings"].mmap().view(layout.SETTINGS)[0]
+    flows = kept >= _FLOW_TABLES
+    return Adopted(
+        maps={name: old[name] for name in kept} if flows else {},
+        seed=tuple(int(word) for word in settings["seed"]) if flows else None,  # type: ignore[arg-type]
+        ids=_old_ids(old, int(settings["active"]) & 1, sizes) if flows else None,
+        lost_flows=not flows,
+    )
+
+
+def _pinned_maps(pins: Path) -> dict[str, bpf.Map]:
+    found = {}
+    for path in pins.iterdir():
+        with contextlib.suppress(DatapathError):
+            found[path.name] = bpf.Map.open_pinned(path)
+    return found
+
+
+def _old_ids(old: dict[str, bpf.Map], copy: int, sizes: Sizes) -> Ids:
+    def rows(name: str, dtype: np.dtype[Any]) -> Array:
+        both: Array = old[name].mmap().view(dtype).reshape(layout.COPIES, -1)
+        found: Array = both[copy]
+        return found
+
+    return recover_ids(
+        rows("services", layout.SERVICE),
+        rows("backends", layout.BACKEND),
+        rows("snats", layout.SNAT),
+        sizes,
+    )
+
+
+def _same_layout(settings: bpf.Map) -> bool:
+    if settings.value_size != layout.SETTINGS.itemsize:
+        return False
+    return int(settings.mmap().view(layout.SETTINGS)["layout"][0]) == layout_digest()
