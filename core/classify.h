@@ -37,44 +37,82 @@ LB_INLINE lb_u32 lb_endpoint_id(const struct lb_env *env, lb_u32 copy, const str
 	return 0;
 }
 
-/* The number of the first route that covers the address, or LB_ROUTES. */
-LB_STEP lb_u32 lb_route_find(const struct lb_env *env, lb_u32 copy, const struct lb_addr *addr)
+LB_INLINE struct lb_learned *lb_learned_of(const struct lb_env *env, const struct lb_addr *addr)
+{
+	return lb_env_learned(env, lb_index_hash(addr, 0, 0, 0) % LB_LEARNED_RECORDS);
+}
+
+/* Where a client's first packet came from. Copied between two looks at the address: a writer clears it first. */
+LB_INLINE void lb_recall(const struct lb_env *env, const struct lb_addr *addr, struct lb_nexthop *nexthop)
+{
+	struct lb_learned *learned = lb_learned_of(env, addr);
+	struct lb_nexthop copy;
+
+	if (!learned || LB_READ(learned->addr.half[1]) != addr->half[1])
+		return;
+	copy = learned->nexthop;
+	if (LB_READ(learned->addr.half[1]) == addr->half[1] && learned->addr.half[0] == addr->half[0])
+		*nexthop = copy;
+}
+
+/* The way to an address that is no known neighbour: by the first route that covers it, or as learned. */
+LB_STEP lb_u32 lb_nexthop_far(const struct lb_env *env, lb_u32 copy, const struct lb_addr *addr,
+			      struct lb_nexthop *nexthop)
 {
 	const struct lb_copy *header;
 
-	if (!env || !addr)
-		return LB_ROUTES;
+	if (!env || !addr || !nexthop)
+		return 0;
 	header = lb_env_copy(env, copy);
 	if (!header)
-		return LB_ROUTES;
+		return 0;
 	LB_ROLLED
 	for (lb_u32 i = 0; i < LB_ROUTES && i < header->routes; i++) {
 		const struct lb_route *route = lb_env_route(env, copy, i);
 
-		if (route && (addr->half[1] & route->mask.half[1]) == route->addr.half[1] &&
-		    (addr->half[0] & route->mask.half[0]) == route->addr.half[0])
-			return i;
+		if (!route || (addr->half[1] & route->mask.half[1]) != route->addr.half[1] ||
+		    (addr->half[0] & route->mask.half[0]) != route->addr.half[0])
+			continue;
+		*nexthop = route->nexthop;
+		break;
 	}
-	return LB_ROUTES;
+	if (!nexthop->ifindex)
+		lb_recall(env, addr, nexthop);
+	return nexthop->ifindex;
 }
 
-/* Where to send to reach this address; left alone where the tables do not say. */
+/* Where to send to reach this address; left alone, ifindex 0, where nobody knows. */
 LB_INLINE void lb_nexthop_to(const struct lb_env *env, lb_u32 copy, const struct lb_addr *addr,
 			     struct lb_nexthop *nexthop)
 {
 	lb_u32 id = lb_endpoint_id(env, copy, addr, 0, 0, LB_ENDPOINT_NEIGHBOUR);
-	const struct lb_nexthop *neighbour;
-	const struct lb_route *route;
+	const struct lb_nexthop *neighbour = id ? lb_env_neighbour(env, copy, id) : 0;
 
-	if (LB_LIKELY(id)) {
-		neighbour = lb_env_neighbour(env, copy, id);
-		if (neighbour)
-			*nexthop = *neighbour;
-		return;
-	}
-	route = lb_env_route(env, copy, lb_route_find(env, copy, addr));
-	if (route)
-		*nexthop = route->nexthop;
+	if (LB_LIKELY(neighbour))
+		*nexthop = *neighbour;
+	else
+		lb_nexthop_far(env, copy, addr, nexthop);
+}
+
+/* Notes where a new flow's client sent from, unless that is known better. */
+LB_STEP lb_u32 lb_learn(const struct lb_env *env, lb_u32 copy, const struct lb_view *view)
+{
+	struct lb_nexthop nexthop = {{0}, {0}, 0};
+	struct lb_learned *learned;
+
+	if (!env || !view)
+		return 0;
+	lb_nexthop_to(env, copy, &view->src, &nexthop);
+	learned = lb_learned_of(env, &view->src);
+	if (nexthop.ifindex || !learned)
+		return 0;
+	LB_WRITE(learned->addr.half[1], 0);
+	__builtin_memcpy(learned->nexthop.dst, view->eth_src, 6);
+	__builtin_memcpy(learned->nexthop.src, view->eth_dst, 6);
+	learned->nexthop.ifindex = view->ifindex;
+	learned->addr.half[0] = view->src.half[0];
+	LB_WRITE(learned->addr.half[1], view->src.half[1]);
+	return 1;
 }
 
 #endif

@@ -24,6 +24,7 @@
  *	backend_counter(env, id)	struct lb_counter *	this CPU's
  *	reason_counter(env, reason)	lb_u64 *		this CPU's
  *	wanted(env, i)			struct lb_wanted *	i below LB_WANTED_RECORDS; any CPU writes
+ *	learned(env, i)			struct lb_learned *	i below LB_LEARNED_RECORDS; any CPU writes
  *	event_head(env)			struct lb_event_head *	this CPU's
  *	event(env, i)			struct lb_event *	this CPU's, i below LB_EVENTS
  */
@@ -50,6 +51,7 @@ LB_INLINE struct lb_counter *lb_env_service_counter(const struct lb_env *env, lb
 LB_INLINE struct lb_counter *lb_env_backend_counter(const struct lb_env *env, lb_u32 id);
 LB_INLINE lb_u64 *lb_env_reason_counter(const struct lb_env *env, lb_u32 reason);
 LB_INLINE struct lb_wanted *lb_env_wanted(const struct lb_env *env, lb_u32 wanted);
+LB_INLINE struct lb_learned *lb_env_learned(const struct lb_env *env, lb_u32 learned);
 LB_INLINE struct lb_event_head *lb_env_event_head(const struct lb_env *env);
 LB_INLINE struct lb_event *lb_env_event(const struct lb_env *env, lb_u32 event);
 

@@ -77,9 +77,12 @@ LB_INLINE void lb_parse(const void *data, const void *end, lb_u32 ifindex, struc
 	const struct lb_eth *eth = data;
 
 	*view = (struct lb_view){.length = (lb_u16)((const lb_u8 *)end - (const lb_u8 *)data), .ifindex = ifindex};
-	if ((const lb_u8 *)(eth + 1) > (const lb_u8 *)end)
+	if ((const lb_u8 *)(eth + 1) > (const lb_u8 *)end) {
 		view->reason = LB_REASON_MALFORMED;
-	else if (eth->type == LB_BE16(LB_ETHERTYPE_IPV4))
+		return;
+	}
+	__builtin_memcpy(view->eth_dst, eth, 12);
+	if (eth->type == LB_BE16(LB_ETHERTYPE_IPV4))
 		view->reason = lb_parse_ipv4(data, end, view);
 	else if (eth->type == LB_BE16(LB_ETHERTYPE_VLAN) || eth->type == LB_BE16(LB_ETHERTYPE_QINQ))
 		view->reason = LB_REASON_VLAN_TAGGED;

@@ -74,6 +74,8 @@ LB_INLINE void lb_decide_forward(const struct lb_env *env, const struct lb_setti
 	snat = lb_env_snat(env, copy, plan->snat);
 	if (!backend || !snat || backend->state != LB_BACKEND_USABLE)
 		return lb_plan_stop(LB_REASON_BACKEND_GONE, plan);
+	if (LB_UNLIKELY(reason == LB_REASON_FORWARD_NEW))
+		lb_learn(env, copy, view);
 	lb_plan_forward(view, snat, backend, track.binding, reason, plan);
 }
 
@@ -138,8 +140,7 @@ LB_INLINE void lb_decide_tcp(const struct lb_env *env, const struct lb_settings 
 }
 
 /*
- * What is to become of the packet. `now`: the driver's seconds, 16 bits that wrap. A plan to forward whose next hop
- * is unknown comes back as a drop, NEIGHBOUR_UNRESOLVED, with all else filled in: see lb_plan_resolved.
+ * What is to become of the packet. `now`: the driver's seconds, 16 bits that wrap.
  */
 LB_INLINE void lb_decide(const struct lb_env *env, const struct lb_view *view, lb_u16 now, struct lb_plan *plan)
 {
@@ -162,7 +163,7 @@ LB_INLINE void lb_decide(const struct lb_env *env, const struct lb_view *view, l
 	else
 		lb_plan_stop(view->reason, plan);
 	if (plan->verdict == LB_VERDICT_FORWARD && !plan->nexthop.ifindex)
-		lb_plan_unresolved(plan);
+		lb_plan_stop(LB_REASON_NEIGHBOUR_UNRESOLVED, plan);
 }
 
 /* Writes a plan whose verdict is forward into the frame. */

@@ -51,18 +51,4 @@ LB_INLINE void lb_plan_reply(const struct lb_view *view, const struct lb_service
 	lb_plan_stop(LB_REASON_REPLY, plan);
 }
 
-/* No next hop is known: a drop, unless the driver can ask somebody. */
-LB_INLINE void lb_plan_unresolved(struct lb_plan *plan)
-{
-	plan->intended = plan->reason;
-	lb_plan_stop(LB_REASON_NEIGHBOUR_UNRESOLVED, plan);
-}
-
-/* The driver asked, and this is the answer: the plan goes on as it was meant. */
-LB_INLINE void lb_plan_resolved(const struct lb_nexthop *nexthop, struct lb_plan *plan)
-{
-	plan->nexthop = *nexthop;
-	lb_plan_stop(plan->intended, plan);
-}
-
 #endif

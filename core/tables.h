@@ -31,6 +31,7 @@ enum {
 	LB_LOCKS = 1024,
 	LB_EVENTS = 2048, /* per CPU */
 	LB_WANTED_RECORDS = 64,
+	LB_LEARNED_RECORDS = 1024,
 	LB_REASON_ROW = 64,
 };
 
@@ -160,6 +161,16 @@ struct lb_wanted {
 	struct lb_addr addr;
 };
 
+/*
+ * Where the first packet of a client came from, as long as neither neighbours nor routes know the client: the answer
+ * goes back there. The kernel learns a client's address from its ARP request for the VIP, but to hear of that takes
+ * the control plane longer than the backend takes to answer.
+ */
+struct lb_learned {
+	struct lb_addr addr; /* written last, cleared first */
+	struct lb_nexthop nexthop;
+};
+
 struct lb_counter {
 	lb_u64 forward_packets;
 	lb_u64 forward_bytes;
@@ -187,7 +198,9 @@ struct lb_view {
 	lb_be32 ack;
 	lb_u8 reason;		/* LB_REASON_NONE: parsed to the end */
 	lb_u8 checksum_partial; /* looks like an unfinished transmit offload; only said of SYNs */
-	lb_u8 reserved[6];
+	lb_u8 eth_dst[6];
+	lb_u8 eth_src[6];
+	lb_u8 reserved[2];
 };
 
 enum lb_direction { LB_DIRECTION_NONE, LB_DIRECTION_FORWARD, LB_DIRECTION_REPLY };
@@ -212,8 +225,7 @@ struct lb_plan {
 	lb_u64 hash;
 	lb_u8 flow_flags; /* of the flow, after this packet */
 	lb_u8 ttl;
-	lb_u8 intended; /* NEIGHBOUR_UNRESOLVED: the reason it would have been forwarded for */
-	lb_u8 reserved;
+	lb_u8 reserved[2];
 	lb_u32 head_delta; /* bytes to make room for in front; 0 in full NAT */
 };
 
@@ -223,7 +235,7 @@ struct lb_event {
 	lb_u64 time_ns; /* CLOCK_MONOTONIC */
 	struct lb_view view;
 	struct lb_plan plan;
-	lb_u64 reserved[11];
+	lb_u64 reserved[10];
 };
 
 struct lb_event_head {
@@ -240,8 +252,9 @@ _Static_assert(sizeof(struct lb_snat) == 32, "snat");
 _Static_assert(sizeof(struct lb_route) == 64, "route");
 _Static_assert(sizeof(struct lb_flow_group) == 256, "flow group: four cache lines");
 _Static_assert(sizeof(struct lb_port_line) == 64, "port line");
+_Static_assert(sizeof(struct lb_learned) == 32, "learned");
 _Static_assert(sizeof(struct lb_counter) == 64, "counter");
-_Static_assert(sizeof(struct lb_view) == 64, "view");
+_Static_assert(sizeof(struct lb_view) == 72, "view");
 _Static_assert(sizeof(struct lb_plan) == 88, "plan");
 _Static_assert(sizeof(struct lb_event) == 256, "event");
 _Static_assert(sizeof(struct lb_view) + sizeof(struct lb_plan) <= 256, "half of a BPF stack");

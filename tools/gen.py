@@ -31,7 +31,7 @@ GENERATED = ROOT / "src/evener/_generated"
 OBJECT = ROOT / "src/evener/_native/lb_xdp.bpf.o"
 RECORDS = (
     "addr", "settings", "copy", "endpoint", "index_group", "nexthop", "service", "backend", "snat",
-    "slot_line", "route", "flow", "flow_group", "port_line", "wanted", "counter", "view", "plan", "event",
+    "slot_line", "route", "flow", "flow_group", "port_line", "wanted", "learned", "counter", "view", "plan", "event",
     "event_head",
 )  # fmt: skip
 INTEGERS = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}

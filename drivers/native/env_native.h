@@ -36,6 +36,7 @@ struct lb_env {
 	void *backend_counters;
 	void *reason_counters;
 	void *wanted;
+	void *learned;
 	void *event_heads;
 	void *events;
 };
@@ -123,6 +124,11 @@ LB_INLINE lb_u64 *lb_env_reason_counter(const struct lb_env *env, lb_u32 reason)
 LB_INLINE struct lb_wanted *lb_env_wanted(const struct lb_env *env, lb_u32 index)
 {
 	return LB_ROW(struct lb_wanted, env->wanted, 0, LB_WANTED_RECORDS, index);
+}
+
+LB_INLINE struct lb_learned *lb_env_learned(const struct lb_env *env, lb_u32 index)
+{
+	return LB_ROW(struct lb_learned, env->learned, 0, LB_LEARNED_RECORDS, index);
 }
 
 LB_INLINE struct lb_event_head *lb_env_event_head(const struct lb_env *env)

@@ -42,6 +42,7 @@ LB_MAP(service_counters, struct lb_counter, 16);
 LB_MAP(backend_counters, struct lb_counter, 64);
 LB_MAP(reason_counters, lb_u64, LB_REASON_ROW);
 LB_MAP(wanted, struct lb_wanted, LB_WANTED_RECORDS);
+LB_MAP(learned, struct lb_learned, LB_LEARNED_RECORDS);
 LB_MAP(event_heads, struct lb_event_head, 1);
 LB_MAP(events, struct lb_event, LB_EVENTS);
 
@@ -138,6 +139,11 @@ LB_INLINE lb_u64 *lb_env_reason_counter(const struct lb_env *env, lb_u32 reason)
 LB_INLINE struct lb_wanted *lb_env_wanted(const struct lb_env *env, lb_u32 index)
 {
 	return LB_LOOKUP(wanted, index);
+}
+
+LB_INLINE struct lb_learned *lb_env_learned(const struct lb_env *env, lb_u32 index)
+{
+	return LB_LOOKUP(learned, index);
 }
 
 LB_INLINE struct lb_event_head *lb_env_event_head(const struct lb_env *env)

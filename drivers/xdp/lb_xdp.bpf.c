@@ -15,23 +15,6 @@ LB_INLINE lb_u16 lb_now(void)
 	return (lb_u16)((bpf_jiffies64() * lb_jiffy) >> 32);
 }
 
-/* Asks the kernel's own tables: for clients that the control plane has not published yet. */
-LB_INLINE void lb_resolve(struct xdp_md *ctx, const struct lb_view *view, struct lb_plan *plan)
-{
-	struct bpf_fib_lookup fib = {.family = 2 /* AF_INET */, .ifindex = ctx->ingress_ifindex};
-	struct lb_nexthop nexthop;
-
-	fib.ipv4_src = lb_addr_v4(&plan->src);
-	fib.ipv4_dst = lb_addr_v4(&plan->dst);
-	fib.tot_len = view->length - LB_ETH_BYTES;
-	if (bpf_fib_lookup(ctx, &fib, sizeof(fib), BPF_FIB_LOOKUP_DIRECT | BPF_FIB_LOOKUP_OUTPUT))
-		return;
-	__builtin_memcpy(nexthop.dst, fib.dmac, 6);
-	__builtin_memcpy(nexthop.src, fib.smac, 6);
-	nexthop.ifindex = fib.ifindex;
-	lb_plan_resolved(&nexthop, plan);
-}
-
 SEC("xdp")
 int lb_xdp(struct xdp_md *ctx)
 {
@@ -45,8 +28,6 @@ int lb_xdp(struct xdp_md *ctx)
 	LB_IN_MEMORY(plan);
 	lb_parse(data, end, ctx->ingress_ifindex, view);
 	lb_decide(&env, view, lb_now(), plan);
-	if (LB_UNLIKELY(plan->reason == LB_REASON_NEIGHBOUR_UNRESOLVED))
-		lb_resolve(ctx, view, plan);
 	lb_account(&env, view, plan);
 	if (LB_UNLIKELY(settings && settings->trace))
 		lb_trace(&env, view, plan, bpf_ktime_get_ns());

@@ -38,6 +38,7 @@ FLOW_RESET: Final = 32
 FLOW_WAYS: Final = 16
 INDEX_WAYS: Final = 4
 IPV4_FRAGMENT: Final = 16383
+LEARNED_RECORDS: Final = 1024
 LOCKS: Final = 1024
 LOCK_SPINS: Final = 256
 MARGIN_S: Final = 2
@@ -260,6 +261,15 @@ WANTED = np.dtype(
     }
 )
 
+LEARNED = np.dtype(
+    {
+        "names": ["addr", "nexthop"],
+        "formats": [ADDR, NEXTHOP],
+        "offsets": [0, 16],
+        "itemsize": 32,
+    }
+)
+
 COUNTER = np.dtype(
     {
         "names": [
@@ -295,6 +305,8 @@ VIEW = np.dtype(
             "ack",
             "reason",
             "checksum_partial",
+            "eth_dst",
+            "eth_src",
             "reserved",
         ],
         "formats": [
@@ -314,9 +326,11 @@ VIEW = np.dtype(
             "<u1",
             "<u1",
             ("<u1", (6,)),
+            ("<u1", (6,)),
+            ("<u1", (2,)),
         ],
-        "offsets": [0, 16, 32, 34, 36, 37, 38, 39, 40, 42, 44, 48, 52, 56, 57, 58],
-        "itemsize": 64,
+        "offsets": [0, 16, 32, 34, 36, 37, 38, 39, 40, 42, 44, 48, 52, 56, 57, 58, 64, 70],
+        "itemsize": 72,
     }
 )
 
@@ -341,7 +355,6 @@ PLAN = np.dtype(
             "hash",
             "flow_flags",
             "ttl",
-            "intended",
             "reserved",
             "head_delta",
         ],
@@ -364,33 +377,10 @@ PLAN = np.dtype(
             "<u8",
             "<u1",
             "<u1",
-            "<u1",
-            "<u1",
+            ("<u1", (2,)),
             "<u4",
         ],
-        "offsets": [
-            0,
-            16,
-            32,
-            48,
-            50,
-            52,
-            53,
-            54,
-            55,
-            56,
-            58,
-            60,
-            62,
-            64,
-            68,
-            72,
-            80,
-            81,
-            82,
-            83,
-            84,
-        ],
+        "offsets": [0, 16, 32, 48, 50, 52, 53, 54, 55, 56, 58, 60, 62, 64, 68, 72, 80, 81, 82, 84],
         "itemsize": 88,
     }
 )
@@ -398,8 +388,8 @@ PLAN = np.dtype(
 EVENT = np.dtype(
     {
         "names": ["sequence", "time_ns", "view", "plan", "reserved"],
-        "formats": ["<u8", "<u8", VIEW, PLAN, ("<u8", (11,))],
-        "offsets": [0, 8, 16, 80, 168],
+        "formats": ["<u8", "<u8", VIEW, PLAN, ("<u8", (10,))],
+        "offsets": [0, 8, 16, 88, 176],
         "itemsize": 256,
     }
 )

@@ -87,10 +87,10 @@ class Daemon:
 
     async def stop(self, keep: bool) -> None:
         """End. keep: the datapath stays attached and goes on with the configuration in force."""
+        await self._watcher.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._watcher.stop()
         if keep:
             self.datapath.close()
         else:
@@ -186,8 +186,7 @@ class Daemon:
                 await self._publish(self.config)
 
         task = asyncio.create_task(self._logged("the network's change", publish_again()))
-        self._tasks.append(task)
-        task.add_done_callback(self._tasks.remove)
+        self._tasks = [t for t in self._tasks if not t.done()] + [task]
 
     async def _logged(self, what: str, work: Any) -> None:
         try:

@@ -130,6 +130,8 @@ class NetworkWatcher:
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
+        """Follow no longer; `changed` is not called again."""
+        self._changed = lambda _: None
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -38,6 +38,7 @@ _POINTERS: Final = {
     "backend_counters": "backend_counters",
     "reason_counters": "reason_counters",
     "wanted": "wanted",
+    "learned": "learned",
     "event_heads": "event_heads",
     "events": "events",
 }

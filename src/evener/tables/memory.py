@@ -110,6 +110,7 @@ def shapes(sizes: Sizes) -> dict[str, Table]:
         "backend_counters": Table(layout.COUNTER, cpus * sizes.backends),
         "reason_counters": Table(word, cpus * layout.REASON_ROW),
         "wanted": Table(layout.WANTED, layout.WANTED_RECORDS),
+        "learned": Table(layout.LEARNED, layout.LEARNED_RECORDS),
         "event_heads": Table(layout.EVENT_HEAD, cpus),
         "events": Table(layout.EVENT, cpus * layout.EVENTS),
     }
@@ -152,6 +153,7 @@ class Tables:
         self.backend_counters: Array = raw["backend_counters"].reshape(cpus, -1)
         self.reason_counters: Array = raw["reason_counters"].reshape(cpus, -1)
         self.wanted: Array = raw["wanted"]
+        self.learned: Array = raw["learned"]
         self.event_heads: Array = raw["event_heads"]
         self.events: Array = raw["events"].reshape(cpus, -1)
         self._raw = raw
