@@ -20,9 +20,11 @@ from aiohttp import web
 
 from evener import __version__
 from evener.datapath.base import Reader
+from evener.datapath.native import Core
 from evener.errors import ConfigError, EvenerError
 from evener.model import Config
 from evener.observe import counters, explain, flows, trace
+from evener.observe.query import EVENT_FILTERS, Query
 from evener.observe.snapshot import Snapshot
 from evener.tables.compile import Ids
 
@@ -163,21 +165,26 @@ class Api:
     async def _explain(self, request: web.Request) -> web.Response:
         client, listen = await _body(request, "client", "listen")
         return _json(
-            {"plan": await asyncio.to_thread(explain.explain, self._snapshot(), client, listen)}
+            {
+                "plan": await asyncio.to_thread(
+                    explain.explain, self._snapshot(), Core, client, listen
+                )
+            }
         )
 
     async def _trace(self, request: web.Request) -> web.StreamResponse:
         """Events as they happen, one line each, until the client goes."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         settings = self._control.datapath.tables.settings[0]
-        follower = trace.Follower(self._control.datapath)
+        query = Query.parse(dict(request.query), self._snapshot(), EVENT_FILTERS)
+        follower = trace.Follower(self._control.datapath, query)
         self._tracing += 1
         settings["trace"] = 1
         try:
             await response.prepare(request)
             await response.write(b'{"version": 1, "trace": "begin"}\n')
             while not _gone(request):
-                await response.write(self._new_events(follower, dict(request.query)))
+                await response.write(self._new_events(follower))
                 await asyncio.sleep(TRACE_EVERY_S)
         except ConnectionError:
             pass
@@ -187,11 +194,10 @@ class Api:
                 settings["trace"] = 0
         return response
 
-    def _new_events(self, follower: trace.Follower, filters: dict[str, str]) -> bytes:
+    def _new_events(self, follower: trace.Follower) -> bytes:
         snapshot = self._snapshot()
         events, lost = follower.read()
-        found = (trace.event_json(event, cpu, snapshot) for cpu, event in events)
-        lines = [json.dumps(event) for event in found if trace.matches(event, filters)]
+        lines = [json.dumps(trace.event_json(event, cpu, snapshot)) for cpu, event in events]
         if lost:
             lines.append(json.dumps({"lost": lost}))
         return "".join(f"{line}\n" for line in lines).encode()
