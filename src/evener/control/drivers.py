@@ -8,7 +8,6 @@ from typing import Protocol
 
 from evener.clock import MonotonicClock
 from evener.datapath.base import Datapath
-from evener.errors import MachineError
 from evener.instance import Instance
 from evener.model import Config, Driver
 from evener.tables.compile import Ids
@@ -38,10 +37,6 @@ class OpenedXdp:
 
         probe().require("linux", "kernel", "privileges", "libbpf", "bpf")
         self._check(config.datapath.interfaces)
-        if not bpf.membarrier_supported():
-            raise MachineError(
-                "the kernel offers no grace period through membarrier", do="boot without nohz_full"
-            )
         sizes = Sizes.for_config(config, bpf.possible_cpus())
         datapath = XdpDatapath.open(sizes, instance.pins)
         adopted = datapath.adopted

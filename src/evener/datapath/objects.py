@@ -197,10 +197,12 @@ class Map(Handle):
         value_size: int,
         max_entries: int,
         flags: int = 0,
+        inner_map_fd: int = 0,
     ) -> Map:
-        """A map of its own, without an object file. `type` and `flags` as in linux/bpf.h."""
+        """A map of its own, without an object file. `type` and `flags` as in linux/bpf.h; a map of
+        maps takes the descriptor of a map like those that it will hold."""
         forget()
-        more = options("bpf_map_create_opts", map_flags=flags)
+        more = options("bpf_map_create_opts", map_flags=flags, inner_map_fd=inner_map_fd)
         fd = lib().bpf_map_create(type, name.encode(), key_size, value_size, max_entries, more)
         if fd < 0:
             raise failure("a BPF map cannot be made", name, fd)

@@ -21,6 +21,7 @@ import numpy as np
 from evener._generated import layout
 from evener.datapath import bpf
 from evener.datapath.base import Attachment
+from evener.datapath.grace import grace
 from evener.errors import DatapathError, InterfaceError
 from evener.model import Driver
 from evener.tables.compile import Ids
@@ -126,7 +127,7 @@ class XdpDatapath:
 
     def grace(self) -> None:
         """One RCU grace period: every program that was running has returned."""
-        bpf.membarrier_global()
+        grace()
 
     def close(self) -> None:
         """End this process's part; maps and links stay pinned and packets go on."""
