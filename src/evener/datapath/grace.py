@@ -22,10 +22,9 @@ def by_map_update() -> Callable[[], None]:
     outer = Map.create(
         "grace", type=_ARRAY_OF_MAPS, value_size=4, max_entries=1, inner_map_fd=inner.fd
     )
-    key, value = bytes(4), inner.fd.to_bytes(4, "little")
 
     def wait() -> None:
-        outer.update(key, value)
+        outer.update(bytes(4), inner.fd.to_bytes(4, "little"))
 
     return wait
 

@@ -153,10 +153,10 @@ def _nexthop(record: Any, nexthop: NextHop | None) -> None:
 def _endpoints(effective: Effective, ids: Ids, sizes: Sizes) -> Array:
     """Every key that a packet's address, port and protocol may match, one record each."""
     rows: list[tuple[Address, int, int, int, int]] = []  # address, port, protocol, kind, id
-    for (address, port, protocol), number in ids.services.ids.items():
-        rows.append((address, port, protocol, layout.ENDPOINT_SERVICE, number))
-    for (address, port, protocol), number in ids.backends.ids.items():
-        rows.append((address, port, protocol, layout.ENDPOINT_BACKEND, number))
+    for key, number in ids.services.ids.items():
+        rows.append((*key, layout.ENDPOINT_SERVICE, number))
+    for key, number in ids.backends.ids.items():
+        rows.append((*key, layout.ENDPOINT_BACKEND, number))
     # Flows that use an address which was taken out of use still get their replies.
     for address, number in {**ids.snats.retired, **ids.snats.ids}.items():
         rows.append((address, 0, 0, layout.ENDPOINT_SNAT, number))
