@@ -39,12 +39,18 @@ LB_INLINE lb_u32 lb_slot_index(lb_u64 hash)
 	return lb_scale((lb_u32)hash, LB_SLOTS);
 }
 
-/* The endpoint index is filled by the control plane, which picks a seed that fits: a weak, quick hash will do. */
+/*
+ * For the endpoint index and other small tables: callers take the low bits. Multiplicative hashing (M. Dietzfelbinger,
+ * "A reliable randomized algorithm for the closest-pair problem", 1997): the top bits of a product depend on all bits of
+ * the word, so they are turned to the bottom. The addresses of a network differ in the top bits of the word alone. The
+ * seed picks the odd multiplier; the control plane looks for one that fits what it fills in.
+ */
 LB_INLINE lb_u32 lb_index_hash(const struct lb_addr *addr, lb_be16 port, lb_u8 protocol, lb_u32 seed)
 {
-	lb_u64 word = addr->half[1] ^ addr->half[0] * 3 ^ ((lb_u64)port << 16 | protocol) ^ (lb_u64)seed << 32;
+	lb_u64 word = addr->half[1] ^ addr->half[0] * 3 ^ ((lb_u64)port << 16 | protocol);
 
-	return (lb_u32)((word * 0x9e3779b97f4a7c15ull) >> 32);
+	word *= 0x9e3779b97f4a7c15ull * (2ull * seed + 1);
+	return __builtin_bswap32((lb_u32)(word >> 32));
 }
 
 #endif

@@ -160,8 +160,8 @@ def _endpoints(effective: Effective, ids: Ids, sizes: Sizes) -> Array:
     # Flows that use an address which was taken out of use still get their replies.
     for address, number in {**ids.snats.retired, **ids.snats.ids}.items():
         rows.append((address, 0, 0, layout.ENDPOINT_SNAT, number))
-    room = min(sizes.neighbours - 1, 2 * sizes.index_groups - len(rows))
-    for number, neighbour in enumerate(list(effective.network.neighbours)[: max(0, room)], 1):
+    known = list(effective.network.neighbours)[: sizes.neighbours - 1]
+    for number, neighbour in enumerate(known, 1):
         rows.append((neighbour, 0, 0, layout.ENDPOINT_NEIGHBOUR, number))
     records = np.zeros(len(rows), layout.ENDPOINT)
     for record, (address, port, protocol, kind, number) in zip(records, rows, strict=True):
@@ -174,7 +174,7 @@ def _endpoints(effective: Effective, ids: Ids, sizes: Sizes) -> Array:
 def _index(records: Array, room: int) -> tuple[int, int, Array]:
     """Group mask, seed and groups such that no group has more records than ways.
 
-    Half-full groups of four overflow now and then: another seed is tried, then twice the groups.
+    One endpoint to a group keeps the index small; when no seed fits, twice the groups are tried.
     """
     groups = min(room, max(16, 1 << max(1, len(records) - 1).bit_length()))
     while groups <= room:

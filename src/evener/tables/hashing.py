@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from evener.model import Address
 
-_ODD = np.uint64(0x9E3779B97F4A7C15)
+_ODD = 0x9E3779B97F4A7C15
 
 
 def digest64(seed: bytes, text: str) -> int:
@@ -39,5 +39,5 @@ def index_hash(records: npt.NDArray[Any], seed: int) -> npt.NDArray[np.uint32]:
     half = records["addr"]["half"]
     port = records["port"].astype(np.uint64) << np.uint64(16)
     word = half[:, 1] ^ (half[:, 0] * np.uint64(3)) ^ (port | records["protocol"].astype(np.uint64))
-    word = word ^ np.uint64(seed << 32)
-    return ((word * _ODD) >> np.uint64(32)).astype(np.uint32)
+    odd = np.uint64(_ODD * (2 * seed + 1) & 0xFFFF_FFFF_FFFF_FFFF)
+    return ((word * odd) >> np.uint64(32)).astype(np.uint32).byteswap()

@@ -21,6 +21,10 @@ from evener.model import Config
 # How full the flow table is at its nominal capacity. At 0.55, 25 of a million flows find both of
 # their groups of 16 full; 19 of 20 lie in their first cache line.
 FILL: Final = 0.55
+INDEX_ROOM: Final = 3
+"""Groups of the endpoint index for each endpoint there may ever be. n endpoints in G groups of 4 leave
+n^5 / (120 G^4) of the groups too small: about one of all when 10,000 endpoints fill the index, so that
+one of the first few seeds fits."""
 LOCAL_PORTS: Final = range(64_512, 65_536)
 """Ports of SNAT addresses that are the balancer's own (its health checks), never given to flows."""
 
@@ -52,13 +56,15 @@ class Sizes:
         flows = config.datapath.flows
         services = max(64, _power_of_two(2 * len(config.services) + 1))
         records = max(256, _power_of_two(2 * len(backends) + 1))
+        snats, neighbours = 256, 2048
+        endpoints = services + records + snats + neighbours
         return cls(
             cpus=cpus,
-            index_groups=max(1024, _power_of_two((services + records) // 2)),
+            index_groups=_power_of_two(INDEX_ROOM * endpoints),
             services=services,
             backends=records,
-            snats=256,
-            neighbours=2048,
+            snats=snats,
+            neighbours=neighbours,
             tables=max(4, _power_of_two(2 * len(config.pools) + 1)),
             flow_groups=max(64, -(-int(flows / FILL) // layout.FLOW_WAYS)),
             # Twice as many ports as flows, at least 4 tables.
