@@ -63,12 +63,11 @@ LB_INLINE lb_u8 lb_parse_ipv4(const lb_u8 *data, const lb_u8 *end, struct lb_vie
 	lb_addr_set_v4(&view->dst, ip->dst);
 	view->protocol = ip->protocol;
 	view->ttl = ip->ttl;
-	if (ip->fragment & LB_BE16(LB_IPV4_FRAGMENT)) {
-		view->fragment = 1;
-		return LB_REASON_FRAGMENT;
-	}
+	view->fragment = (ip->fragment & LB_BE16(LB_IPV4_FRAGMENT)) != 0;
 	if (ip->protocol != LB_PROTOCOL_TCP)
 		return LB_REASON_NOT_TCP;
+	if (view->fragment)
+		return LB_REASON_FRAGMENT;
 	return lb_parse_tcp(data, end, ip, view, LB_ETH_BYTES + header, length - header);
 }
 

@@ -158,7 +158,7 @@ LB_INLINE void lb_decide(const struct lb_env *env, const struct lb_view *view, l
 	plan->generation = header->generation;
 	if (LB_LIKELY(view->reason == LB_REASON_NONE))
 		lb_decide_tcp(env, settings, view, copy, now, plan);
-	else if (view->fragment && !lb_endpoint_id(env, copy, &view->dst, 0, 0, LB_ENDPOINT_SNAT))
+	else if (view->reason == LB_REASON_FRAGMENT && !lb_endpoint_id(env, copy, &view->dst, 0, 0, LB_ENDPOINT_SNAT))
 		lb_plan_stop(LB_REASON_NOT_OURS, plan);
 	else
 		lb_plan_stop(view->reason, plan);

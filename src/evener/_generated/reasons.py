@@ -76,7 +76,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.LOCAL: "from a backend to a port that is reserved for the balancer's own connections",
     Reason.MALFORMED: "a header is cut short or contradicts itself; the kernel counts it too",
     Reason.NO_FLOW: "to a service, not a SYN, and no flow is known: the kernel answers with a reset",
-    Reason.FRAGMENT: "a fragment to a VIP or SNAT address: only the first would carry ports",
+    Reason.FRAGMENT: "a TCP fragment to a VIP or SNAT address: only the first would carry ports",
     Reason.BAD_FLAGS: "a SYN that is also a FIN or a RST",
     Reason.TTL_EXPIRED: "the time to live would reach zero here",
     Reason.NO_REPLY_FLOW: "from a backend to a SNAT address, but no flow holds that port",
