@@ -20,7 +20,7 @@
 	X(LOCAL, PASS, "from a backend to a port that is reserved for the balancer's own connections")                 \
 	X(MALFORMED, PASS, "a header is cut short or contradicts itself; the kernel counts it too")                    \
 	X(NO_FLOW, PASS, "to a service, not a SYN, and no flow is known: the kernel answers with a reset")             \
-	X(FRAGMENT, DROP, "a TCP fragment to a VIP or SNAT address: only the first would carry ports")                     \
+	X(FRAGMENT, DROP, "a TCP fragment to a VIP or SNAT address: only the first would carry ports")                 \
 	X(BAD_FLAGS, DROP, "a SYN that is also a FIN or a RST")                                                        \
 	X(TTL_EXPIRED, DROP, "the time to live would reach zero here")                                                 \
 	X(NO_REPLY_FLOW, DROP, "from a backend to a SNAT address, but no flow holds that port")                        \
