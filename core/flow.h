@@ -143,6 +143,12 @@ LB_INLINE int lb_flow_expired(const struct lb_settings *settings, lb_u64 binding
 	return lb_flow_age(binding, now) >= lb_flow_timeout(settings, lb_binding_flags(binding));
 }
 
+/* Nothing more is expected of it: the same client may start anew. */
+LB_INLINE int lb_flow_over(const struct lb_settings *settings, lb_u64 binding, lb_u16 now)
+{
+	return lb_flow_state(lb_binding_flags(binding)) == LB_STATE_CLOSED || lb_flow_expired(settings, binding, now);
+}
+
 /* Long enough expired that no packet in flight still relies on it. */
 LB_INLINE int lb_flow_dead(const struct lb_settings *settings, lb_u64 binding, lb_u16 now)
 {

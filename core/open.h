@@ -52,23 +52,36 @@ LB_STEP lb_u32 lb_port_search(const struct lb_env *env, const struct lb_track *t
 	return lb_port_scan(env, track, LB_PORT_FIRST + lb_scale(~start, settings->local_first - LB_PORT_FIRST));
 }
 
-/* Deals with the flow that the client already has: true if it serves, false if a new one is needed. */
-LB_INLINE int lb_open_known(const struct lb_env *env, const struct lb_settings *settings, struct lb_track *track,
-			    lb_u32 backend)
+/* Does the flow that the client already has serve for this SYN? Then: its binding with this packet noted; else 0. */
+LB_INLINE lb_u64 lb_open_again(const struct lb_settings *settings, const struct lb_track *track, lb_u64 old)
+{
+	lb_u8 flags = lb_binding_flags(old);
+	int alive = !lb_flow_over(settings, old, track->now);
+	int answered = flags & (LB_FLOW_REPLIED | LB_FLOW_ESTABLISHED); /* before, it may go to another backend */
+
+	if (lb_binding_backend(old) != track->backend && !(alive && answered))
+		return 0;
+	return lb_binding_with(old, alive ? flags : 0, track->now);
+}
+
+/* Goes on with the flow in track, or makes way for a new one and returns 0. */
+LB_INLINE int lb_open_known(const struct lb_env *env, const struct lb_settings *settings, struct lb_track *track)
 {
 	struct lb_flow *flow = lb_flow_at(env, track->record);
-	lb_u64 old = track->binding;
-	lb_u8 flags = lb_binding_flags(old);
-	int alive = !lb_flow_expired(settings, old, track->now) && lb_flow_state(flags) != LB_STATE_CLOSED;
-	int waiting = !(flags & (LB_FLOW_REPLIED | LB_FLOW_ESTABLISHED)); /* nobody answered: may go elsewhere */
 
 	if (!flow)
 		return 0;
-	if (lb_binding_backend(old) == backend || (alive && !waiting)) {
-		track->fresh = !alive;
-		track->binding = lb_binding_with(old, alive ? flags : 0, track->now);
-		if (LB_SWAP(flow->binding, old, track->binding))
+	LB_ROLLED
+	for (int attempt = 0; attempt < 4; attempt++) { /* the backend's answer may come in between */
+		lb_u64 old = LB_READ(flow->binding), new = lb_open_again(settings, track, old);
+
+		if (!new || !lb_binding_usable(old))
+			break;
+		if (LB_SWAP(flow->binding, old, new)) {
+			track->fresh = (lb_u8)lb_flow_over(settings, old, track->now);
+			track->binding = new;
 			return 1;
+		}
 	}
 	/* To another backend. The record stays as the quarantine of its port, but the client no longer finds it. */
 	(void)LB_SWAP(flow->client, track->client, track->client & 0xffffffffffffull);
@@ -107,7 +120,7 @@ LB_STEP lb_u32 lb_flow_open(const struct lb_env *env, struct lb_track *track)
 	struct lb_settings *settings;
 	struct lb_service *service;
 	lb_u8 reason = LB_REASON_NONE;
-	lb_u32 *lock, backend;
+	lb_u32 *lock;
 
 	if (!env || !track)
 		return LB_REASON_NO_BACKEND;
@@ -119,10 +132,9 @@ LB_STEP lb_u32 lb_flow_open(const struct lb_env *env, struct lb_track *track)
 	if (!lb_lock(lock))
 		return LB_REASON_FLOW_BUSY;
 	track->slot = lb_slot_index(track->hash);
-	backend = lb_select(env, track->copy, service, track->hash);
-	track->backend = backend;
-	if (!lb_flow_find(env, track) || !lb_open_known(env, settings, track, backend))
-		reason = backend ? lb_open_new(env, service, track) : LB_REASON_NO_BACKEND;
+	track->backend = lb_select(env, track->copy, service, track->hash);
+	if (!lb_flow_find(env, track) || !lb_open_known(env, settings, track))
+		reason = track->backend ? lb_open_new(env, service, track) : LB_REASON_NO_BACKEND;
 	LB_WRITE(*lock, 0);
 	return reason;
 }

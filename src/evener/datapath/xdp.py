@@ -222,7 +222,8 @@ def _adopt(pins: Path, sizes: Sizes) -> Adopted:
     for group in (configuration, _FLOW_TABLES):
         kept |= group if group <= fits else set()
     settings = old["settings"].mmap().view(layout.SETTINGS)[0]
-    flows = kept >= _FLOW_TABLES
+    # A daemon that died while it made larger tables may have left gaps.
+    flows = kept >= _FLOW_TABLES and {"services", "backends", "snats"} <= old.keys()
     return Adopted(
         maps={name: old[name] for name in kept} if flows else {},
         seed=tuple(int(word) for word in settings["seed"]) if flows else None,  # type: ignore[arg-type]
