@@ -65,11 +65,16 @@ LB_INLINE lb_u64 lb_open_again(const struct lb_settings *settings, const struct 
 }
 
 /* Goes on with the flow in track, or makes way for a new one and returns 0. */
-LB_INLINE int lb_open_known(const struct lb_env *env, const struct lb_settings *settings, struct lb_track *track)
+LB_STEP lb_u32 lb_open_known(const struct lb_env *env, struct lb_track *track)
 {
-	struct lb_flow *flow = lb_flow_at(env, track->record);
+	struct lb_settings *settings;
+	struct lb_flow *flow;
 
-	if (!flow)
+	if (!env || !track)
+		return 0;
+	settings = lb_env_settings(env);
+	flow = lb_flow_at(env, track->record);
+	if (!settings || !flow)
 		return 0;
 	LB_ROLLED
 	for (int attempt = 0; attempt < 4; attempt++) { /* the backend's answer may come in between */
@@ -133,7 +138,7 @@ LB_STEP lb_u32 lb_flow_open(const struct lb_env *env, struct lb_track *track)
 		return LB_REASON_FLOW_BUSY;
 	track->slot = lb_slot_index(track->hash);
 	track->backend = lb_select(env, track->copy, service, track->hash);
-	if (!lb_flow_find(env, track) || !lb_open_known(env, settings, track))
+	if (!lb_flow_find(env, track) || !lb_open_known(env, track))
 		reason = track->backend ? lb_open_new(env, service, track) : LB_REASON_NO_BACKEND;
 	LB_WRITE(*lock, 0);
 	return reason;
