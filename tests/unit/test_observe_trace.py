@@ -23,7 +23,7 @@ def test_a_connection_is_narrated_in_full() -> None:
     name = "web/h3" if str(backend).endswith("3") else "web/10.0.0.2:8080"
     events, lost = follower.read()
     assert (len(events), lost) == (3, 0)
-    stories = [trace.event_json(event, cpu, snapshot) for cpu, event in events]
+    stories = [trace.event_json(event, cpu, snapshot) for event, cpu in events]
     assert [story["reason"] for story in stories] == ["FORWARD_NEW", "REPLY", "FORWARD"]
     assert [story["number"] for story in stories] == [0, 1, 2]
     number = {"slot": stories[0]["slot"], "hash": stories[0]["hash"]}
@@ -87,7 +87,7 @@ def test_every_packet_ends_in_a_sentence(frame: bytes, last: str) -> None:
     made, snapshot = segment.simulator()
     follower = trace.Follower(made)
     made.send(frame)
-    ((cpu, event),) = follower.read()[0]
+    ((event, cpu),) = follower.read()[0]
     story = trace.event_json(event, cpu, snapshot)
     assert trace.narrate(story)[-1].startswith(last)
     assert json.loads(json.dumps(story)) == story
@@ -97,7 +97,7 @@ def test_an_unresolved_next_hop_says_what_was_intended() -> None:
     made, snapshot = segment.simulator(network=Network())
     follower = trace.Follower(made)
     made.send(segment.to_vip(1024, "S"))
-    ((cpu, event),) = follower.read()[0]
+    ((event, cpu),) = follower.read()[0]
     story = trace.event_json(event, cpu, snapshot)
     assert (story["verdict"], story["reason"]) == ("drop", "NEIGHBOUR_UNRESOLVED")
     assert story["slot"] is not None
@@ -118,7 +118,7 @@ def test_filters_of_events() -> None:
         made.send(segment.frame("10.0.0.9", 7, "10.0.0.8", 34952, "S"))
         events, lost = follower.read()
         assert lost == 0
-        return [trace.event_json(event, cpu, snapshot)["reason"] for cpu, event in events]
+        return [trace.event_json(event, cpu, snapshot)["reason"] for event, cpu in events]
 
     connection = ["FORWARD_NEW", "REPLY", "FORWARD", "REPLY"]
     assert reasons() == [*connection, "NOT_OURS"]
@@ -141,7 +141,7 @@ def test_what_was_overwritten_is_lost_and_counted() -> None:
         made.send(b"\xff" * 60)
     events, lost = follower.read()
     assert (len(events), lost) == (layout.EVENTS, 5)
-    assert [int(event["sequence"]) for _, event in events[:2]] == [6, 7]
+    assert [int(event["sequence"]) for event, _ in events[:2]] == [6, 7]
     made.send(b"\xff" * 60)
     made.tables.events[0][(layout.EVENTS + 5) % layout.EVENTS]["sequence"] = 0  # being written
     assert follower.read() == ([], 1)
@@ -161,7 +161,7 @@ def test_events_of_all_cpus_come_in_the_order_of_time() -> None:
         tables.event_heads["count"][cpu] = 2
     events, lost = follower.read()
     assert lost == 0
-    assert [(int(event["time_ns"]), cpu) for cpu, event in events] == [
+    assert [(int(event["time_ns"]), cpu) for event, cpu in events] == [
         (10, 0),
         (20, 1),
         (30, 1),

@@ -197,7 +197,7 @@ class Api:
     def _new_events(self, follower: trace.Follower) -> bytes:
         snapshot = self._snapshot()
         events, lost = follower.read()
-        lines = [json.dumps(trace.event_json(event, cpu, snapshot)) for cpu, event in events]
+        lines = [json.dumps(trace.event_json(event, cpu, snapshot)) for event, cpu in events]
         if lost:
             lines.append(json.dumps({"lost": lost}))
         return "".join(f"{line}\n" for line in lines).encode()

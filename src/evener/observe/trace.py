@@ -45,20 +45,20 @@ class Follower:
         self._query = query
         self._next: list[int] = [int(count) for count in reader.tables.event_heads["count"]]
 
-    def read(self) -> tuple[list[tuple[int, Any]], int]:
-        """New events as (CPU, event), in the order of time; and how many were lost.
+    def read(self) -> tuple[list[tuple[Any, int]], int]:
+        """New events, each with its CPU, in the order of time; and how many were lost.
 
         Two reads may overlap in time by what one CPU had not finished writing.
         """
-        found: list[tuple[int, Any]] = []
+        found: list[tuple[Any, int]] = []
         lost = 0
         for cpu in range(len(self._next)):
             events, missed = self._read_cpu(cpu)
             if self._query is not None and len(events):
                 events = events[self._query.of_events(events)]
-            found += [(cpu, event) for event in events]
+            found += [(event, cpu) for event in events]
             lost += missed
-        found.sort(key=lambda item: int(item[1]["time_ns"]))
+        found.sort(key=lambda item: int(item[0]["time_ns"]))
         return found, lost
 
     def _read_cpu(self, cpu: int) -> tuple[npt.NDArray[Any], int]:
