@@ -142,11 +142,22 @@ def popen(
     stdout: int | IO[Any] | None = None,
     stderr: int | IO[Any] | None = None,
     env: Mapping[str, str] | None = None,
+    start_new_session: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a command inside a namespace and let it run; FileNotFoundError when there is none."""
+    """Start a command inside a namespace and let it run; FileNotFoundError when there is none.
+
+    In a session of its own it does not get the Ctrl-C of our terminal.
+    """
     return in_namespace(
         name,
-        lambda: subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env),
+        lambda: subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=env,
+            start_new_session=start_new_session,
+        ),
     )
 
 

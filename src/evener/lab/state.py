@@ -92,7 +92,18 @@ def kill_processes(name: str, grace_s: float = 2.0) -> None:
 
 def remove(name: str) -> None:
     """Forget a lab."""
-    _path(name).unlink(missing_ok=True)
+    for path in (config_file(name), log_file(name), _path(name)):
+        path.unlink(missing_ok=True)
+
+
+def config_file(name: str) -> Path:
+    """Where a lab's daemon has its configuration, unless it was given one."""
+    return DIRECTORY / f"lab-{name}.toml"
+
+
+def log_file(name: str) -> Path:
+    """Where a lab's daemon writes what it has to say."""
+    return DIRECTORY / f"lab-{name}.log"
 
 
 def _path(name: str) -> Path:

@@ -322,10 +322,11 @@ def _attach_pass(ports: list[int]) -> None:
 
 
 def _forget_instance(namespace: str) -> None:
-    """Remove the pins and the socket of a balancer that ran in a namespace: they outlive it."""
+    """Remove pins, socket and lock of a balancer that ran in a namespace: they outlive it."""
     instance = f"net-{namespaces.inode(namespace)}"
     shutil.rmtree(_BPFFS / instance, ignore_errors=True)
-    (state.DIRECTORY / f"{instance}.sock").unlink(missing_ok=True)
+    for suffix in ("sock", "lock"):
+        (state.DIRECTORY / f"{instance}.{suffix}").unlink(missing_ok=True)
 
 
 def _namespaces_of(name: str) -> list[str]:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon on a lab's host lb: its configuration, its start, and when it is ready."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evener.api.client import Client
+from evener.errors import DaemonError, EvenerError
+from evener.instance import Instance
+from evener.lab import namespaces, topology
+from evener.model import Driver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evener.lab.topology import Lab
+
+PORT = 8080
+POOL = SERVICE = "web"
+
+READY_S = 20.0
+"""How long a daemon may take to say that it is ready."""
+
+
+def configuration(
+    lab: Lab, driver: Driver = Driver.XDP, flows: int = 100_000, extra: str = ""
+) -> str:
+    """The configuration of the lab: one service on lb's address, served by all backends.
+
+    :param extra: TOML that is put at the end
+    """
+    backends = "".join(
+        f'  {{ address = "{host.address}:{PORT}", name = "{host.name}" }},\n'
+        for host in lab.backends
+    )
+    return f"""\
+[datapath]
+driver = "{driver}"
+interfaces = ["{topology.INTERFACE}"]
+flows = {flows}
+
+[pool.{POOL}]
+scheduler = "maglev"
+backends = [
+{backends}]
+
+[service.{SERVICE}]
+listen = "{lab.balancer.address}:{PORT}/tcp"
+pool = "{POOL}"
+mode = "full-nat"
+{extra}"""
+
+
+def instance(lab: Lab) -> Instance:
+    """Where the lab's daemon is to be found."""
+    return namespaces.in_namespace(lab.balancer.namespace, Instance.here)
+
+
+def client(lab: Lab, timeout_s: float = 10.0) -> Client:
+    """A client of the lab's daemon."""
+    return Client(instance(lab).socket, timeout_s)
+
+
+def start(lab: Lab, config: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start the daemon; its output goes to `log`. It ends with the lab."""
+    with log.open("ab") as output:
+        return lab.popen(
+            lab.balancer.name,
+            [sys.executable, "-m", "evener.control", config],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def wait_ready(
+    lab: Lab,
+    process: subprocess.Popen[bytes],
+    log: Path,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Wait until the daemon answers; `check` is called every few milliseconds and may raise.
+
+    Raises EvenerError with the daemon's own words when it ended instead.
+    """
+    asked = client(lab)
+    end = time.monotonic() + READY_S
+    while time.monotonic() < end:
+        check()
+        if (code := process.poll()) is not None:
+            raise EvenerError(f"the daemon ended with exit code {code}", lab.name, words(log))
+        try:
+            status = asked.status()
+        except DaemonError:
+            time.sleep(0.02)
+            continue
+        if status["generation"] > 0:
+            return
+    raise EvenerError(f"the daemon was not ready after {READY_S:.0f} seconds", lab.name, words(log))
+
+
+def words(log: Path) -> str:
+    """The last lines of a daemon's log."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        return ""
+    return "\n".join(lines[-12:])

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo: the scenario that must always work, end to end, watched and judged.
+
+Live: a lab of its own, the daemon on lb, `nc` on the hosts, a capture on the bridge, the trace as
+narration. Without namespaces or BPF: the same conversation through the simulator, and said so. Both
+end in the same report, judged from the same kind of capture.
+
+Nothing stays but the capture. Signals are only noted; everything here waits in small steps and
+looks, so no clean-up is ever cut short. (Only SIGKILL cannot be noted: `evener lab down --all`.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evener.datapath import probe
+from evener.errors import EvenerError, MachineError
+from evener.lab import balancer, frames, netcat, simulated, topology, verdict, witness
+from evener.lab.capture import Capture
+from evener.model import Driver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from evener.lab.exchange import Exchange
+    from evener.lab.topology import Lab
+    from evener.lab.verdict import Report
+
+PCAP_NAME = "evener-demo.pcap"
+_QUIET_S = 2.0
+"""How long the last packets may take to be narrated and captured."""
+
+
+class InterruptedDemoError(EvenerError):
+    """The demo was told to stop; `exit_code` is a shell's 128 + number of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}, nothing was left behind")
+        self.number = number
+
+
+class Stop:
+    """Whether somebody wants the demo to end."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def check(self) -> None:
+        """Raise InterruptedDemoError if a signal has come."""
+        if self._number:
+            raise InterruptedDemoError(self._number)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note signals instead of dying of them; the main thread only."""
+
+        def note(number: int, frame: object) -> None:
+            self._number = self._number or number
+
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, note) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a demo is given: where to speak, whether to stop, a folder for the time being."""
+
+    say: Callable[[str], None]
+    stop: Stop
+    folder: Path
+    narrated: int = 0
+    lost: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def capture(self) -> Path:
+        """The pcap, while it is not yet where it is to stay."""
+        return self.folder / PCAP_NAME
+
+    def narrate(self, event: dict[str, Any]) -> None:
+        """Tell the story of one packet."""
+        from evener.observe.trace import narrate
+
+        if "lost" in event:
+            self.lost += int(event["lost"])
+        elif "trace" not in event:
+            self.narrated += event.get("verdict") == "forward"
+            self.say("\n".join(narrate(event)) + "\n")
+
+
+def run(driver: Driver | None, pcap: Path | None, say: Callable[[str], None]) -> Report:
+    """Perform the demo; driver None: XDP where this machine can, else the simulator.
+
+    :param pcap: where to keep the capture; None for `default_pcap()`
+    :param say: gets the narration, a paragraph at a time, perhaps from another thread
+
+    Raises MachineError when the driver cannot run here, InterruptedDemoError after a signal.
+    """
+    excuse = "" if driver is Driver.SIM else _excuse()
+    if driver is Driver.DPDK:
+        raise MachineError("the dpdk driver is not available in this version", "", "use xdp or sim")
+    if driver is Driver.XDP and excuse:
+        raise MachineError("the demo with XDP cannot run here", "", excuse)
+    target = default_pcap() if pcap is None else pcap
+    if not target.parent.is_dir():
+        raise EvenerError("there is no such folder", str(target.parent), "name another --pcap")
+    stop = Stop()
+    begun = time.monotonic()
+    with stop.listening(), tempfile.TemporaryDirectory(prefix="evener-demo-") as folder:
+        stage = Stage(say, stop, Path(folder))
+        if driver is Driver.SIM or excuse:
+            if excuse:
+                say(f"The real thing cannot run here ({excuse}), so this is the simulator: the "
+                    "same packet core, with invented hosts.\n")  # fmt: skip
+            report = _simulated(stage)
+        else:
+            report = _live(stage)
+        stop.check()
+        shutil.copyfile(stage.capture, target)
+        _give_to_user(target)
+    return report.finished(target, excuse, time.monotonic() - begun)
+
+
+def default_pcap() -> Path:
+    """In the current folder if that can be written, else among temporary files."""
+    here = Path.cwd()
+    folder = here if os.access(here, os.W_OK) else Path(tempfile.gettempdir())
+    return folder / PCAP_NAME
+
+
+def _excuse() -> str:
+    """Why the real thing cannot run here, or nothing."""
+    host = probe.probe()
+    return "" if host.lab else "; ".join(host.problems())
+
+
+def _give_to_user(path: Path) -> None:
+    """Under sudo the capture belongs to whoever called it."""
+    ids = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if os.geteuid() == 0 and all(text.isdigit() for text in ids):
+        os.chown(path, int(ids[0]), int(ids[1]))
+
+
+def _simulated(stage: Stage) -> Report:
+    from evener.observe.counters import reasons
+    from evener.observe.snapshot import Snapshot
+    from evener.observe.trace import Follower, event_json
+
+    lab = simulated.plan_lab()
+    talk = simulated.Conversation(lab, balancer.PORT, stage.stop.check)
+    simulator = talk.segment.simulator
+    follower = Follower(simulator)
+    snapshot = Snapshot(talk.config, simulator.ids, simulator)
+
+    def passed() -> None:
+        events, lost = follower.read()
+        stage.lost += lost
+        for event, cpu in events:
+            stage.narrate(event_json(event, cpu, snapshot))
+
+    exchanges = talk.hold(lambda number: stage.say(_heading(number)), passed)
+    frames.write_pcap(stage.capture, talk.segment.frames)
+    return _judge(stage, lab, Driver.SIM, exchanges, _evidence(stage, lab), reasons(snapshot))
+
+
+def _live(stage: Stage) -> Report:
+    with ExitStack() as stack:
+        lab = topology.up(f"demo-{secrets.token_hex(2)}")
+        stack.callback(topology.down, lab.name)
+        stage.stop.check()
+        client = _start(stage, lab, stack)
+        stage.warnings += client.status()["warnings"]
+        narration = stack.enter_context(_narration(stage, client))
+        with (
+            Capture(lab.switch, topology.BRIDGE, stage.capture) as capture,
+            netcat.Conversation(lab, balancer.PORT, stage.stop.check) as talk,
+        ):
+            exchanges = talk.hold(lambda number: stage.say(_heading(number)))
+            summary = capture.stop()
+        evidence = _evidence(stage, lab)
+        if summary.drops:
+            evidence.unpaired.append(f"the capture lost {summary.drops} frames")
+        narration(evidence.pairs)
+        return _judge(stage, lab, Driver.XDP, exchanges, evidence, client.reasons())
+
+
+def _start(stage: Stage, lab: Lab, stack: ExitStack) -> Any:
+    """The daemon, ready; asked to end before the lab is taken down."""
+    config, log = stage.folder / "lab.toml", stage.folder / "daemon.log"
+    config.write_text(balancer.configuration(lab))
+    process = balancer.start(lab, config, log)
+
+    def end() -> None:
+        process.terminate()
+        with contextlib.suppress(Exception):
+            process.wait(3)
+
+    stack.callback(end)
+    balancer.wait_ready(lab, process, log, stage.stop.check)
+    return balancer.client(lab)
+
+
+@contextmanager
+def _narration(stage: Stage, client: Any) -> Iterator[Callable[[int], None]]:
+    """Narrate what is traced, in a thread; gives a function that waits for so many packets."""
+    begun = threading.Event()
+    failures: list[Exception] = []
+
+    def follow() -> None:
+        try:
+            for event in client.trace():
+                begun.set()
+                stage.narrate(event)
+        except Exception as error:
+            failures.append(error)
+        finally:
+            begun.set()
+
+    def wait_for(packets: int) -> None:
+        end = time.monotonic() + _QUIET_S
+        while stage.narrated < packets and time.monotonic() < end and thread.is_alive():
+            stage.stop.check()
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=follow, name="narration", daemon=True)
+    thread.start()
+    try:
+        begun.wait(_QUIET_S)
+        if failures:
+            raise failures[0]
+        yield wait_for
+    finally:
+        client.close()
+        thread.join(_QUIET_S)
+
+
+def _judge(
+    stage: Stage,
+    lab: Lab,
+    driver: Driver,
+    exchanges: list[Exchange],
+    evidence: witness.Evidence,
+    reasons: list[dict[str, Any]],
+) -> Report:
+    watched = verdict.Watched(stage.narrated, stage.lost, reasons, stage.warnings)
+    return verdict.judge(lab, driver, driver is Driver.SIM, exchanges, evidence, watched)
+
+
+def _evidence(stage: Stage, lab: Lab) -> witness.Evidence:
+    parsed = (frames.parse(frame, at) for at, frame in frames.read_pcap(stage.capture))
+    cast = witness.Cast(lab.clients[0], lab.balancer, lab.backends, balancer.PORT)
+    return witness.examine((segment for segment in parsed if segment), cast)
+
+
+def _heading(number: int) -> str:
+    return f"--- connection {number}: nc on h1 to 10.0.0.10 port {balancer.PORT} ---\n"
