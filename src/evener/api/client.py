@@ -31,7 +31,8 @@ class _Connection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # http.client lets go of self.sock when the answer is to be the last; a stream needs it.
+        self.stream = self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
@@ -92,7 +93,7 @@ class Client:
         connection, response = self._open("GET", f"/v1/trace?{urlencode(filters)}", None)
         self._streams.append(connection)
         try:
-            connection.sock.settimeout(None)
+            connection.stream.settimeout(None)
             while line := self._line(response):
                 yield json.loads(line)
             if not self._closed:
@@ -105,8 +106,8 @@ class Client:
         """End every `trace` of this client, also from another thread."""
         self._closed = True
         for connection in list(self._streams):
-            with contextlib.suppress(OSError, AttributeError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                connection.stream.shutdown(socket.SHUT_RDWR)
 
     def _line(self, response: http.client.HTTPResponse) -> bytes:
         try:

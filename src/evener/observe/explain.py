@@ -127,8 +127,8 @@ def _choice(story: Story) -> str:
         return f"  belongs to a flow that is known ({story['state']}) on {backend}"
     if story["slot"] is None:
         return f"  belongs to {backend}"
-    share = f", as do {story['share']:.1%} of all slots" if story["share"] is not None else ""
-    return f"  takes slot {story['slot']} of {layout.SLOTS}, which names {backend}{share}"
+    share = f", one of the {story['share']:.1%} that name" if story["share"] else ", which names"
+    return f"  takes slot {story['slot']} of {layout.SLOTS}{share} {backend}"
 
 
 def _hop(story: Story) -> list[str]:

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`evener diff`: what would change?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from evener.cli.common import client, config_argument, json_option, print_json, read_text
+
+
+@click.command(name="diff", short_help="What would applying a configuration change?")
+@config_argument
+@json_option
+def command(config: Path, as_json: bool) -> None:
+    """Tell what applying CONFIG would change in the running daemon. Changes nothing.
+
+    \b
+    Example: evener diff /etc/evener.toml
+    """
+    changes = client().diff(read_text(config), str(config))
+    if as_json:
+        print_json({"changes": changes})
+    else:
+        click.echo("\n".join(changes) or "nothing would change")
