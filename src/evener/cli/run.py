@@ -24,4 +24,4 @@ def command(config: Path) -> None:
     Example: evener run /etc/evener.toml
     """
     # The daemon takes this process's place, so that signals and the exit code are its own.
-    os.execv(sys.executable, [sys.executable, "-m", "evener.control", str(config)])
+    os.execv(sys.executable, [sys.executable, "-m", "evener.daemon", str(config)])

@@ -71,7 +71,7 @@ def start(lab: Lab, config: Path, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return lab.popen(
             lab.balancer.name,
-            [sys.executable, "-m", "evener.control", config],
+            [sys.executable, "-m", "evener.daemon", config],
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
