@@ -13,9 +13,13 @@
 #include "hash.h"
 #include "snat.h"
 
+/*
+ * choice: 0 or 1, each half of the hash names one group. Without a branch: with one, the compiler lays a search's loop
+ * out so that it closes by falling through, which Linux 6.1 takes for an endless one.
+ */
 LB_INLINE lb_u32 lb_flow_group_index(const struct lb_settings *settings, lb_u64 hash, lb_u32 choice)
 {
-	return lb_scale((lb_u32)(choice ? hash : hash >> 32), settings->flow_groups);
+	return lb_scale((lb_u32)(hash >> (32 - 32 * choice)), settings->flow_groups);
 }
 
 LB_INLINE lb_u32 lb_flow_first_way(lb_u64 hash)

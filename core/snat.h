@@ -125,8 +125,12 @@ LB_STEP lb_u32 lb_port_claim(const struct lb_env *env, const struct lb_track *tr
 	return LB_SWAP(*word, holder, track->record + 1);
 }
 
-/* Claims the first port of a stretch that can be had: the port, or 0. */
-LB_STEP lb_u32 lb_port_scan(const struct lb_env *env, const struct lb_track *track, lb_u32 first)
+/*
+ * Claims the first port of a stretch that can be had, from `port` on: the port, or 0. It counts the port itself up to
+ * keep fewer values on the stack: Linux 6.1 rounds every frame of the call chain up to 32 bytes, and the
+ * deepest one (lb_flow_open, lb_port_search, this, lb_port_claim) then takes all 512.
+ */
+LB_STEP lb_u32 lb_port_scan(const struct lb_env *env, const struct lb_track *track, lb_u32 port)
 {
 	struct lb_settings *settings;
 	lb_u32 table;
@@ -138,8 +142,7 @@ LB_STEP lb_u32 lb_port_scan(const struct lb_env *env, const struct lb_track *tra
 		return 0;
 	table = lb_port_table(settings, track->backend, track->snat);
 	LB_ROLLED
-	for (lb_u32 i = 0; i < LB_PORT_STRETCH; i++) {
-		lb_u32 port = (first + i) & 0xffff;
+	for (lb_u32 i = 0; i < LB_PORT_STRETCH; i++, port = (port + 1) & 0xffff) {
 		lb_u32 *word = lb_port_word(env, table, port);
 
 		if (!word)
