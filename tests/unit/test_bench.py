@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark works and measures what it says. Never how fast anything is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evener.bench import elf, measure
+from evener.datapath import xdp
+from tests.support.bpf import needs_bpf
+
+REASONS = {"forward": "FORWARD", "reply": "REPLY", "new": "FORWARD_NEW"}
+
+
+@needs_bpf
+def test_quick_bench_measures_what_its_cases_are_called() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "evener.bench", "--quick", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert run.returncode in (0, 1), run.stderr
+    report = json.loads(run.stdout)
+    assert (report["version"], report["tier"]) == (1, "T1")
+    assert {figure["name"] for figure in report["figures"]} >= {"bytes per flow", "instructions"}
+    cases = {case["name"]: case for case in report["cases"]}
+    assert {"empty program", "reflector", "new, fresh table", "new, aged table"} <= set(cases)
+    assert {"forward 1", "forward 1k", "reply 1k", "forward 1k, serialised"} <= set(cases)
+    for name, case in cases.items():
+        expected = REASONS.get(name.split()[0].rstrip(","))
+        if expected is None:
+            assert case["met"] == {}, name
+        else:
+            assert case["met"][expected] >= 0.999 * case["packets"], (name, case["met"])
+            assert sum(case["met"].values()) == case["packets"], name
+    assert report["records_used_before"] > 0.99
+
+
+def test_comparison_takes_turns_and_subtracts() -> None:
+    calls = []
+
+    def taking(name: str, ns: float) -> float:
+        calls.append(name)
+        return ns
+
+    found = measure.compare(
+        lambda: taking("A", 50.0), lambda: taking("B", 20.0), pairs=3, warm_up=2, cpu=0
+    )
+    assert calls == ["A", "B"] * 5
+    assert (found.net.median, found.best, found.null.relative) == (30.0, 30.0, 0.0)
+
+
+def test_doubts_name_a_null_target_that_varies() -> None:
+    quiet = measure.Spread.of([20.0, 20.1, 20.2])
+    noisy = measure.Spread.of([20.0, 22.0, 30.0])
+    common = {"net": quiet, "gross": quiet, "best": 0.0, "pairs": 3}
+    assert measure.Comparison(null=quiet, steal=0.0, **common).doubts() == []
+    assert len(measure.Comparison(null=noisy, steal=0.02, **common).doubts()) == 2
+
+
+def test_lengths_of_functions_are_read_from_the_object() -> None:
+    if not Path(xdp.OBJECT).exists():
+        pytest.skip("the XDP program is not built")
+    lengths = elf.functions(xdp.OBJECT)
+    assert lengths["lb_xdp"] > 100
+    assert lengths["lb_clock"] < 20
