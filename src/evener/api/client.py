@@ -100,6 +100,7 @@ class Client:
                 raise DaemonError("the daemon ended the trace", str(self.path), "is it running?")
         finally:
             self._streams.remove(connection)
+            response.close()
             connection.close()
 
     def close(self) -> None:
