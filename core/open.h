@@ -80,9 +80,12 @@ LB_STEP lb_u32 lb_open_known(const struct lb_env *env, struct lb_track *track)
 	for (int attempt = 0; attempt < 4; attempt++) { /* the backend's answer may come in between */
 		lb_u64 old = LB_READ(flow->binding), new = lb_open_again(settings, track, old);
 
-		if (!new || !lb_binding_usable(old))
+		/* the record may have been given to another client meanwhile, who may look the same: ask again after it */
+		if (!new || !lb_binding_usable(old) || LB_READ(flow->client) != track->client)
 			break;
 		if (LB_SWAP(flow->binding, old, new)) {
+			if (LB_READ(flow->client) != track->client)
+				return 0;
 			track->fresh = (lb_u8)lb_flow_over(settings, old, track->now);
 			track->binding = new;
 			return 1;
