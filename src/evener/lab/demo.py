@@ -21,6 +21,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 
 PCAP_NAME = "evener-demo.pcap"
 _QUIET_S = 2.0
-"""How long the last packets may take to be narrated and captured."""
+"""How long the last packets may take to be narrated."""
+_SETTLED_S = 0.06
+"""The daemon looks for traced packets every 20 milliseconds: after this there are no more."""
 
 
 class InterruptedDemoError(EvenerError):
@@ -145,9 +148,9 @@ def default_pcap() -> Path:
 
 
 def _excuse() -> str:
-    """Why the real thing cannot run here, or nothing."""
+    """Why the real thing cannot run here: the first cause, the others follow; or nothing."""
     host = probe.probe()
-    return "" if host.lab else "; ".join(host.problems())
+    return "" if host.lab else host.problems()[0]
 
 
 def _give_to_user(path: Path) -> None:
@@ -191,13 +194,27 @@ def _live(stage: Stage) -> Report:
             Capture(lab.switch, topology.BRIDGE, stage.capture) as capture,
             netcat.Conversation(lab, balancer.PORT, stage.stop.check) as talk,
         ):
-            exchanges = talk.hold(lambda number: stage.say(_heading(number)))
+            exchanges = talk.hold(partial(_begin, stage))
             summary = capture.stop()
         evidence = _evidence(stage, lab)
         if summary.drops:
             evidence.unpaired.append(f"the capture lost {summary.drops} frames")
         narration(evidence.pairs)
         return _judge(stage, lab, Driver.XDP, exchanges, evidence, client.reasons())
+
+
+def _begin(stage: Stage, number: int) -> None:
+    """Announce a connection, once all of the one before has been narrated."""
+    seen, since = -1, 0.0
+    end = time.monotonic() + _QUIET_S
+    while number > 1 and time.monotonic() < end:
+        stage.stop.check()
+        if stage.narrated != seen:
+            seen, since = stage.narrated, time.monotonic()
+        elif time.monotonic() - since > _SETTLED_S:
+            break
+        time.sleep(0.005)
+    stage.say(_heading(number))
 
 
 def _start(stage: Stage, lab: Lab, stack: ExitStack) -> Any:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a capture of the lab's bridge says: segments that came to the balancer, and their copies."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from tests.support.packets import TCP, Packet, parse
+from tests.support.pcap import read_pcap
+
+BALANCER = IPv4Address("10.0.0.10")
+
+
+def segments(path: Path) -> list[Packet]:
+    """The TCP segments of a capture, in their order."""
+    return [p for _, frame in read_pcap(path) if (p := parse(frame)).protocol == TCP]
+
+
+def touchless(p: Packet) -> tuple[object, ...]:
+    """What the balancer must not touch; the same in a segment and its copy, and in few others."""
+    return (p.seq, p.ack, p.flags, p.window, p.urgent, p.tcp_options, p.payload, p.ident, p.tos)
+
+
+def pairs(path: Path) -> list[tuple[Packet, Packet]]:
+    """Each segment that came to the balancer with its copy; AssertionError if one is alone."""
+    waiting: dict[object, deque[Packet]] = defaultdict(deque)
+    found = []
+    for p in segments(path):
+        if p.src != BALANCER:
+            waiting[touchless(p)].append(p)
+            continue
+        assert waiting[touchless(p)], f"left the balancer, but never came to it: {p}"
+        found.append((waiting[touchless(p)].popleft(), p))
+    left = [p for queue in waiting.values() for p in queue]
+    assert not left, f"{len(left)} came to the balancer, but never left it, such as {left[0]}"
+    return found
+
+
+def missing(path: Path) -> tuple[int, int, int]:
+    """How many segments came to the balancer; how many of those never left; how many copies
+    nobody had sent."""
+    came: Counter[int] = Counter()
+    left: Counter[int] = Counter()
+    for p in segments(path):
+        (left if p.src == BALANCER else came)[hash(touchless(p))] += 1
+    return came.total(), (came - left).total(), (left - came).total()
