@@ -233,14 +233,4 @@ LB_STEP lb_u32 lb_flow_take(const struct lb_env *env, struct lb_track *track)
 	return 0;
 }
 
-/* Ends a flow at once: record freed, then its port. False if it changed meanwhile. */
-LB_INLINE int lb_flow_free(const struct lb_env *env, const struct lb_settings *settings, struct lb_flow *flow,
-			   lb_u32 record, lb_u64 binding)
-{
-	if (!LB_SWAP(flow->binding, binding, LB_FLOW_FREED))
-		return 0;
-	lb_port_release(env, settings, binding, record);
-	return 1;
-}
-
 #endif

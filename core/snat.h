@@ -5,11 +5,14 @@
  * A port table has one word for each of 65536 ports: 1 + index of the flow that holds the port, or 0. A reply finds
  * its flow by that word, without a hash; a claim is one compare-and-swap from 0, so on any number of CPUs a port has
  * one holder. Each pair of backend and SNAT address uses one table; there may be fewer tables than pairs, then pairs
- * share one and its ports. A flow that holds a port says so in its own binding: a word whose flow says otherwise
- * is stale and may be taken over.
+ * share one and its ports. A flow that holds a port says so in its own binding.
  *
  * Order, so that a reader never meets a flow without its port: bind the record (flag CLAIMED), claim the word, clear
- * the flag. To give up: take the record away (CLAIMED or freed), then clear the word, if it is still ours.
+ * the flag. To give up: set CLAIMED, clear the word, free the record or use it anew.
+ *
+ * A word is set from 0 only, and cleared only by who set the CLAIMED of its record. Were it handed on from a dead
+ * holder to the next, a CPU that has just found the holder dead could be late, and rob a flow that claimed the same
+ * port with the same record in between: two clients would share it.
  */
 #ifndef LB_SNAT_H
 #define LB_SNAT_H
@@ -43,31 +46,47 @@ LB_INLINE struct lb_flow *lb_flow_at(const struct lb_env *env, lb_u32 index)
 	return group ? &group->way[index % LB_FLOW_WAYS] : 0;
 }
 
+/* The word of the port that a binding names. */
+LB_INLINE lb_u32 *lb_port_bound(const struct lb_env *env, const struct lb_settings *settings, lb_u64 binding)
+{
+	return lb_port_word(env, lb_port_table(settings, lb_binding_backend(binding), lb_binding_snat(binding)),
+			    LB_BE16(lb_binding_port(binding)));
+}
+
 /* Gives the port of a record that was just taken away back, if it is the holder. */
 LB_INLINE void lb_port_release(const struct lb_env *env, const struct lb_settings *settings, lb_u64 binding,
 			       lb_u32 index)
 {
-	lb_u32 table = lb_port_table(settings, lb_binding_backend(binding), lb_binding_snat(binding));
-	lb_u32 *word = lb_port_word(env, table, LB_BE16(lb_binding_port(binding)));
+	lb_u32 *word = lb_port_bound(env, settings, binding);
 
 	if (word)
 		(void)LB_SWAP(*word, index + 1, 0);
 }
 
-/* Is the holder of this word of the port table gone, or so long dead that it can be sent away? */
-LB_INLINE int lb_port_stale(const struct lb_env *env, const struct lb_settings *settings, lb_u32 table, lb_u32 port,
-			    lb_u32 holder, lb_u16 now)
+/* Ends a flow: its record is freed and its port given back. False if it changed meanwhile. */
+LB_INLINE int lb_flow_end(lb_u64 *record, lb_u64 binding, lb_u32 *word, lb_u32 holder, lb_u16 now)
+{
+	lb_u64 claimed = lb_binding_with(binding, LB_FLOW_CLAIMED, now);
+
+	if (!LB_SWAP(*record, binding, claimed))
+		return 0;
+	(void)LB_SWAP(*word, holder, 0);
+	return LB_SWAP(*record, claimed, LB_FLOW_FREED);
+}
+
+/* Sends the holder of a port away if it is so long dead that it can be: 1, and the word was cleared. */
+LB_INLINE int lb_port_vacate(const struct lb_env *env, const struct lb_settings *settings, lb_u32 table, lb_u32 port,
+			     lb_u32 *word, lb_u32 holder, lb_u16 now)
 {
 	struct lb_flow *flow = lb_flow_at(env, holder - 1);
 	lb_u64 binding;
 
 	if (!flow)
-		return 1;
+		return 0;
 	binding = LB_READ(flow->binding);
-	if (!lb_binding_backend(binding) || LB_BE16(lb_binding_port(binding)) != port ||
-	    lb_port_table(settings, lb_binding_backend(binding), lb_binding_snat(binding)) != table)
-		return 1;
-	return lb_flow_dead(settings, binding, now) && LB_SWAP(flow->binding, binding, LB_FLOW_FREED);
+	return lb_binding_backend(binding) && LB_BE16(lb_binding_port(binding)) == port &&
+	       lb_port_table(settings, lb_binding_backend(binding), lb_binding_snat(binding)) == table &&
+	       lb_flow_dead(settings, binding, now) && lb_flow_end(&flow->binding, binding, word, holder, now);
 }
 
 /* May the balancer use this port of this SNAT address? Not those of services, nor the reserved ones. */
@@ -118,11 +137,11 @@ LB_STEP lb_u32 lb_port_claim(const struct lb_env *env, const struct lb_track *tr
 	if (!word)
 		return 0;
 	holder = LB_READ(*word);
-	if (holder && !lb_port_stale(env, settings, table, port, holder, track->now))
+	if (holder && !lb_port_vacate(env, settings, table, port, word, holder, track->now))
 		return 0;
 	LB_WRITE(flow->binding,
 		 lb_binding_word(track->backend, LB_BE16(port), track->snat, LB_FLOW_CLAIMED, track->now));
-	return LB_SWAP(*word, holder, track->record + 1);
+	return LB_SWAP(*word, 0, track->record + 1);
 }
 
 /*

@@ -41,6 +41,18 @@ LB_API void lb_native_decide(struct lb_env *env, const void *view, unsigned shor
 	lb_decide(env, view, now, plan);
 }
 
+/* Is this flow to be ended: over, or of a backend or service that was removed? */
+static int is_due(const struct lb_env *env, const struct lb_flow *flow, lb_u64 binding, lb_u16 now,
+		  const unsigned char *backends, const unsigned char *services)
+{
+	lb_u32 backend = lb_binding_backend(binding), service = lb_client_service(LB_READ(flow->client));
+
+	if (!backend || lb_flow_rank(lb_env_settings(env), binding, now) == LB_RANK_DEAD)
+		return backend != 0;
+	return lb_binding_usable(binding) && ((backends && backend < env->backends && backends[backend]) ||
+					      (services && service < env->services && services[service]));
+}
+
 /*
  * Frees flows that are over in groups first..first+count-1, and those whose backend's or service's byte is set (one
  * for each id; null: none is). Returns how many.
@@ -55,15 +67,13 @@ LB_API unsigned int lb_native_sweep(struct lb_env *env, unsigned int first, unsi
 		struct lb_flow_group *group = lb_env_flow_group(env, i);
 
 		for (lb_u32 way = 0; group && way < LB_FLOW_WAYS; way++) {
-			lb_u64 binding = LB_READ(group->way[way].binding);
-			lb_u32 backend = lb_binding_backend(binding);
-			lb_u32 service = lb_client_service(LB_READ(group->way[way].client));
+			struct lb_flow *flow = &group->way[way];
+			lb_u64 binding = LB_READ(flow->binding);
+			lb_u32 *word = lb_port_bound(env, settings, binding);
 
-			if (backend && (lb_flow_rank(settings, binding, now) == LB_RANK_DEAD ||
-					(backends && backend < env->backends && backends[backend]) ||
-					(services && service < env->services && services[service])))
-				freed += (unsigned int)lb_flow_free(env, settings, &group->way[way],
-								    i * LB_FLOW_WAYS + way, binding);
+			if (word && is_due(env, flow, binding, now, backends, services))
+				freed += (unsigned int)lb_flow_end(&flow->binding, binding, word,
+								   i * LB_FLOW_WAYS + way + 1, now);
 		}
 	}
 	return freed;
