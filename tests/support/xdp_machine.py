@@ -14,6 +14,9 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+import numpy as np
+import numpy.typing as npt
+
 from evener._generated.reasons import Verdict
 from evener.datapath import bpf, xdp
 from evener.datapath.sim import Outcome
@@ -62,6 +65,18 @@ class XdpMachine(TableMachine):
                 self._seen[cpu] = count
                 return self.tables.events[cpu, (count - 1) % self.tables.events.shape[1]]
         raise AssertionError("the program wrote no event")
+
+    def events(self, count: int) -> npt.NDArray[Any]:
+        """What the program wrote in its last `count` runs, in their order; no more than one ring
+        holds."""
+        found = []
+        for cpu, head in enumerate(self.tables.event_heads["count"].tolist()):
+            numbers = np.arange(self._seen[cpu], head) % self.tables.events.shape[1]
+            found.append(self.tables.events[cpu, numbers])
+            self._seen[cpu] = head
+        events = np.concatenate(found)
+        assert len(events) == count
+        return events[np.argsort(events["time_ns"], kind="stable")]
 
     def close(self) -> None:
         """Unload the program; the maps go with their last view."""
