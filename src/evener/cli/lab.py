@@ -30,7 +30,7 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(short_help="Build a lab and start the daemon in it.")
 @_name
 @click.option(
     "--driver", type=click.Choice([driver.value for driver in Driver]), default=Driver.XDP.value,
@@ -43,26 +43,39 @@ def command() -> None:
 @click.option("--clients", default=1, show_default=True, help="How many clients: h1, ...")
 @click.option("--backends", default=2, show_default=True, help="How many backends: h2, h3, ...")
 def up(name: str, driver: str, config: Path | None, clients: int, backends: int) -> None:
-    """Build a lab and start the daemon in it, in the background."""
+    """Build a lab and start the daemon in it, in the background.
+
+    \b
+    Example: evener lab up --name big --clients 2 --backends 8
+    """
     from evener.lab import play
 
     lab, file = play.up(name, Driver(driver), config, clients, backends)
     _hosts(lab)
-    option = "" if name == "lab" else f" --name {name}"
-    backend = lab.backends[0].name
-    click.echo(f"""
-The daemon runs on lb with {file}. Next:
-  evener lab exec{option} {backend} -- nc -l 8080             a server
-  evener lab exec{option} h1 -- nc 10.0.0.10 8080    a client, in another terminal
-  evener lab exec{option} lb -- evener trace         what becomes of each packet
-  evener lab exec{option} lb -- evener show flows
-  evener lab exec{option} sw -- tcpdump -ni br0      the whole segment
-  evener lab down{option}""")
+    click.echo(f"\nThe daemon runs on lb with {file}. Next:")
+    for line in _next(lab):
+        click.echo(f"  {line}")
+
+
+def _next(lab: Lab) -> list[str]:
+    """What to try, a command in a line, each with what it is."""
+    option = "" if lab.name == "lab" else f" --name {lab.name}"
+    hints = [(f"exec{option} {host.name} -- nc -lk 8080", "a server") for host in lab.backends[:2]]
+    hints += [
+        (f"exec{option} h1 -- nc 10.0.0.10 8080", "a client, in another terminal"),
+        (f"exec{option} lb -- evener trace", "what becomes of each packet"),
+        (f"exec{option} lb -- evener show flows", "who talks to whom"),
+        (f"exec{option} {SWITCH} -- tcpdump -ni br0", "all that passes on the segment"),
+        (f"down{option}", "the end"),
+    ]
+    width = max(len(words) for words, _ in hints)
+    return [f"evener lab {words:{width}}   {what}" for words, what in hints]
 
 
 # What follows HOST belongs to the command, dashes or not.
 @command.command(
     name="exec",
+    short_help="Run a command on a host of a lab.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @_name
@@ -73,6 +86,9 @@ def execute(name: str, host: str, cmd: tuple[str, ...]) -> None:
 
     Only the network is another one. The command takes this one's place, so input, terminal and exit
     code are its own.
+
+    \b
+    Example: evener lab exec h2 -- nc -l 8080
     """
     from evener.errors import EvenerError
     from evener.lab import namespaces, topology
@@ -93,10 +109,14 @@ def execute(name: str, host: str, cmd: tuple[str, ...]) -> None:
         raise EvenerError(f"cannot run '{words[0]}': {error.strerror}", host) from error
 
 
-@command.command(name="list")
+@command.command(name="list", short_help="The labs of this machine.")
 @json_option
 def list_labs(as_json: bool) -> None:
-    """Show the labs of this machine, and remains of any that were not taken down."""
+    """Show the labs of this machine, and remains of any that were not taken down.
+
+    \b
+    Example: evener lab list --json
+    """
     from evener.lab import topology
 
     labs = topology.list_labs()
@@ -109,11 +129,15 @@ def list_labs(as_json: bool) -> None:
         _hosts(lab)
 
 
-@command.command()
+@command.command(short_help="Take a lab down.")
 @_name
 @click.option("--all", "every", is_flag=True, help="All labs of this machine.")
 def down(name: str, every: bool) -> None:
-    """Take a lab down: its processes, its namespaces, and what its balancer pinned."""
+    """Take a lab down: its processes, its namespaces, and what its balancer pinned.
+
+    \b
+    Example: evener lab down --all
+    """
     from evener.errors import EvenerError
     from evener.lab import topology
 
