@@ -36,8 +36,9 @@ def _text(value: object) -> str:
 
 def _pools(old: Config, new: Config) -> Iterator[str]:
     was, is_ = ({p.name: p for p in c.pools} for c in (old, new))
-    for name in was.keys() - is_.keys():
-        yield f"- pool {name}"
+    for name in was:
+        if name not in is_:
+            yield f"- pool {name}"
     for name, pool in is_.items():
         if name not in was:
             yield f"+ pool {name}"
@@ -47,8 +48,9 @@ def _pools(old: Config, new: Config) -> Iterator[str]:
 def _backends(old: Pool | None, new: Pool) -> Iterator[str]:
     was = {(b.address, b.port): b for b in old.backends} if old else {}
     is_ = {(b.address, b.port): b for b in new.backends}
-    for key in was.keys() - is_.keys():
-        yield f"- backend {new.name}/{was[key].name}"
+    for key in was:
+        if key not in is_:
+            yield f"- backend {new.name}/{was[key].name}"
     for key, backend in is_.items():
         if key not in was:
             yield f"+ backend {new.name}/{backend.name} weight {backend.weight}"
@@ -60,8 +62,9 @@ def _backends(old: Pool | None, new: Pool) -> Iterator[str]:
 
 def _services(old: Config, new: Config) -> Iterator[str]:
     was, is_ = ({s.name: s for s in c.services} for c in (old, new))
-    for name in was.keys() - is_.keys():
-        yield f"- service {name} {was[name].listen}"
+    for name in was:
+        if name not in is_:
+            yield f"- service {name} {was[name].listen}"
     for name, service in is_.items():
         if name not in was:
             yield f"+ service {name} {service.listen}"
