@@ -365,9 +365,7 @@ class Model:
 
     def _free(self, record: int, flow: Flow) -> None:
         self.records[record] = None
-        word = (self._port_table(flow.backend, flow.snat), flow.port)
-        if self.ports.get(word) == record + 1:
-            del self.ports[word]
+        assert self.ports.pop((self._port_table(flow.backend, flow.snat), flow.port)) == record + 1
 
     # ------------------------------------------------------------------ ports
 
@@ -396,17 +394,15 @@ class Model:
         own = (self._snat_address(snat), port)
         if not FIRST_PORT <= port < self.local_first or own in self.service_ids.live:
             return False
-        table = self._port_table(backend, snat)
-        holder = self.ports.get((table, port))
-        flow = self.records.get(holder - 1) if holder else None
-        if not holder or not flow or flow.port != port:
+        holder = self.ports.get((self._port_table(backend, snat), port))
+        if not holder:
             return True
-        if self._port_table(flow.backend, flow.snat) != table:
-            return True
-        if self._dead(flow, now):
-            self.records[holder - 1] = None
-            return True
-        return False
+        flow = self.records[holder - 1]
+        assert flow, "a port is given back with the flow that held it"
+        if not self._dead(flow, now):
+            return False
+        self._free(holder - 1, flow)
+        return True
 
     def _snat_address(self, snat: int) -> bytes:
         known = self.snat_ids.live | self.snat_ids.retired
