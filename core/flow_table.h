@@ -223,7 +223,7 @@ LB_STEP lb_u32 lb_flow_take(const struct lb_env *env, struct lb_track *track)
 		flow = lb_flow_at(env, best.record);
 		if (!flow || best.cost >= LB_RANK_NEVER << 16)
 			return 0;
-		if (LB_SWAP(flow->binding, best.binding, lb_binding_word(0, 0, 0, LB_FLOW_CLAIMED, track->now))) {
+		if (LB_SWAP(flow->binding, best.binding, lb_binding_with(best.binding, LB_FLOW_CLAIMED, track->now))) {
 			if (lb_binding_backend(best.binding))
 				lb_port_release(env, settings, best.binding, best.record);
 			track->record = best.record;
