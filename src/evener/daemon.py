@@ -107,7 +107,7 @@ def _announce(daemon: Daemon) -> None:
         status["memory_bytes"] / 1e6,
     )
     if daemon.adopted:
-        log.info("took over %d flows from the daemon before", status["flows"]["now"])
+        log.info("flows taken over from the daemon before: %d", status["flows"]["now"])
     for service in daemon.config.services:
         log.info("service %s on %s", service.name, service.listen)
     log.info("ready: generation %d, pid %d", status["generation"], status["pid"])

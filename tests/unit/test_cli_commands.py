@@ -379,7 +379,10 @@ def test_trace_narrates_and_ends_after_count(tmp_path: Path) -> None:
         "packet received on sim0: 54 bytes, TCP flags [S], seq 1, ack 0",
     ]
     assert [part.splitlines()[-1].split()[1] for part in told[:3]] == ["to", "to", "to"]
-    assert result.stderr == "evener: 5 packets came too fast to be told\n"
+    assert result.stderr.splitlines() == [
+        "evener: tracing; Ctrl-C ends it",
+        "evener: 5 packets came too fast to be told",
+    ]
 
 
 def test_trace_as_json_is_one_object_a_line(tmp_path: Path) -> None:

@@ -54,7 +54,9 @@ class _Narrator:
     def __call__(self, line: dict[str, Any]) -> None:
         from evener.observe.story import narrate
 
-        if "lost" in line:
+        if "trace" in line:
+            click.echo("evener: tracing; Ctrl-C ends it", err=True)
+        elif "lost" in line:
             click.echo(f"evener: {line['lost']} packets came too fast to be told", err=True)
         elif "verdict" in line:
             time_ns = line["time_ns"]
