@@ -153,6 +153,7 @@ def test_iperf_ten_seconds_each_way(system: Running) -> None:
 
         def measure(arguments: list[str] = arguments, found: dict[str, object] = found) -> bool:
             done = system.lab.run("h5", arguments, timeout=40, check=False)
+            found.clear()
             found.update(json.loads(done.stdout))
             return "Connection refused" not in str(found.get("error", ""))
 

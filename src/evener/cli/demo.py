@@ -83,4 +83,4 @@ def _show(report: Report) -> None:
     how = "simulated" if report.simulated else report.driver.value
     verdict = "PASS" if report.ok else "FAIL"
     click.echo(f"\nevener demo ({how}): {verdict} in {report.seconds:.1f} s")
-    click.echo(f"capture of {report.frames} frames: tcpdump -nr {report.pcap}")
+    click.echo(f"the capture ({report.segments} segments): tcpdump -nr {report.pcap}")

@@ -121,8 +121,8 @@ def run(driver: Driver | None, pcap: Path | None, say: Callable[[str], None]) ->
     if driver is Driver.XDP and excuse:
         raise MachineError("the demo with XDP cannot run here", "", excuse)
     target = default_pcap() if pcap is None else pcap
-    if not target.parent.is_dir():
-        raise EvenerError("there is no such folder", str(target.parent), "name another --pcap")
+    if not (os.access(target, os.W_OK) or os.access(target.parent, os.W_OK)):
+        raise EvenerError("the capture cannot be written there", str(target), "give another --pcap")
     stop = Stop()
     begun = time.monotonic()
     with stop.listening(), tempfile.TemporaryDirectory(prefix="evener-demo-") as folder:
@@ -135,8 +135,7 @@ def run(driver: Driver | None, pcap: Path | None, say: Callable[[str], None]) ->
         else:
             report = _live(stage)
         stop.check()
-        shutil.copyfile(stage.capture, target)
-        _give_to_user(target)
+        _keep(stage.capture, target)
     return report.finished(target, excuse, time.monotonic() - begun)
 
 
@@ -153,11 +152,15 @@ def _excuse() -> str:
     return "" if host.lab else host.problems()[0]
 
 
-def _give_to_user(path: Path) -> None:
-    """Under sudo the capture belongs to whoever called it."""
+def _keep(capture: Path, target: Path) -> None:
+    """Put the capture where it is to stay; under sudo it belongs to whoever called that."""
     ids = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
-    if os.geteuid() == 0 and all(text.isdigit() for text in ids):
-        os.chown(path, int(ids[0]), int(ids[1]))
+    try:
+        shutil.copyfile(capture, target)
+        if os.geteuid() == 0 and all(text.isdigit() for text in ids):
+            os.chown(target, int(ids[0]), int(ids[1]))
+    except OSError as error:
+        raise EvenerError(f"the capture cannot be kept: {error.strerror}", str(target)) from error
 
 
 def _simulated(stage: Stage) -> Report:

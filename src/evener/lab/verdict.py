@@ -55,13 +55,13 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How the demo went. `excuse`: why the simulator had to do."""
+    """How the demo went. segments: of TCP, in the capture; excuse: why the simulator had to do."""
 
     driver: Driver
     simulated: bool
     connections: tuple[Connection, ...]
     checks: tuple[Check, ...]
-    frames: int
+    segments: int
     warnings: tuple[str, ...]
     pcap: str = ""
     excuse: str = ""
@@ -119,7 +119,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "excuse": report.excuse,
         "seconds": report.seconds,
         "pcap": report.pcap,
-        "frames": report.frames,
+        "segments": report.segments,
         "warnings": list(report.warnings),
         "connections": [
             {name: getattr(row, name) for name in Connection.__slots__}
