@@ -17,7 +17,7 @@ import numpy.typing as npt
 from evener._generated import layout
 from evener.errors import DatapathError
 from evener.model import Address, Mode
-from evener.tables.effective import Effective, EffectiveService, EndpointKey, NextHop
+from evener.tables.effective import Effective, EffectiveBackend, EndpointKey, NextHop
 from evener.tables.hashing import address_bytes, digest64, index_hash, port_word
 from evener.tables.maglev import Candidate, Fill
 from evener.tables.memory import Sizes
@@ -84,12 +84,12 @@ class Ids:
 
     def assign(self, effective: Effective) -> Ids:
         """Ids for everything in the effective model; those that are known stay."""
-        services = effective.services
+        services, pools = effective.services, effective.pools()
         return Ids(
             self.services.assign(s.key for s in services),
-            self.backends.assign(b.key for s in services for b in s.backends),
+            self.backends.assign(b.key for pool in pools.values() for b in pool),
             self.snats.assign(a for s in services for a in (s.service.address, *s.service.snat)),
-            self.tables.assign(f"{s.pool}/{s.service.protocol}" for s in services),
+            self.tables.assign(pools),
         )
 
 
@@ -207,7 +207,7 @@ def _services(effective: Effective, ids: Ids, sizes: Sizes, seed: bytes) -> Arra
         record["salt"] = digest64(seed, service.listen)
         record["port"], record["protocol"] = port_word(service.port), service.protocol
         record["mode"] = MODES[service.mode]
-        record["table"] = ids.tables.ids[f"{item.pool}/{service.protocol}"]
+        record["table"] = ids.tables.ids[item.table]
         record["snat_count"] = len(service.snat)
         record["snat"][: len(service.snat)] = [ids.snats.ids[a] for a in service.snat]
     return out
@@ -223,8 +223,8 @@ def _backends(effective: Effective, ids: Ids, sizes: Sizes) -> Array:
     out = np.zeros(sizes.backends, layout.BACKEND)
     for key, number in ids.backends.retired.items():
         _backend(out[number], key, layout.BACKEND_GONE)
-    for service in effective.services:
-        for backend in service.backends:
+    for pool in effective.pools().values():
+        for backend in pool:
             record = out[ids.backends.ids[backend.key]]
             _backend(record, backend.key, layout.BACKEND_USABLE)
             _nexthop(record["nexthop"], backend.nexthop)
@@ -259,18 +259,15 @@ def _routes(effective: Effective) -> Array:
 def _slots(effective: Effective, ids: Ids, sizes: Sizes, seed: bytes, fill: Fill) -> Array:
     """One table for each pool and protocol, its entries padded to whole lines."""
     out = np.zeros((sizes.tables, layout.SLOT_LINES * 32), np.uint16)
-    done: set[int] = set()
-    for item in effective.services:
-        table = ids.tables.ids[f"{item.pool}/{item.service.protocol}"]
-        if table not in done:
-            done.add(table)
-            build = SCHEDULERS["maglev"]
-            out[table, : layout.SLOTS] = build(_candidates(item, ids), layout.SLOTS, seed, fill)
+    build = SCHEDULERS["maglev"]
+    for name, backends in effective.pools().items():
+        slots = build(_candidates(backends, ids), layout.SLOTS, seed, fill)
+        out[ids.tables.ids[name], : layout.SLOTS] = slots
     return out
 
 
-def _candidates(item: EffectiveService, ids: Ids) -> list[Candidate]:
+def _candidates(backends: Iterable[EffectiveBackend], ids: Ids) -> list[Candidate]:
     return [
         Candidate(ids.backends.ids[b.key], f"{b.key[0]}:{b.key[1]}/{b.key[2]}", b.weight)
-        for b in item.backends
+        for b in backends
     ]

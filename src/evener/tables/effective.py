@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeAlias
 
-from evener.model import Address, Config, Pool, Protocol, Service, Timeouts
+from evener.model import Address, Config, Protocol, Service, Timeouts
 
 EndpointKey: TypeAlias = tuple[Address, int, Protocol]
 
@@ -74,6 +75,11 @@ class EffectiveService:
     def key(self) -> EndpointKey:
         return (self.service.address, self.service.port, self.service.protocol)
 
+    @property
+    def table(self) -> str:
+        """The name of the table of slots that it uses: one for each pool and protocol."""
+        return f"{self.pool}/{self.service.protocol}"
+
 
 @dataclass(frozen=True, slots=True)
 class Effective:
@@ -83,18 +89,24 @@ class Effective:
     timeouts: Timeouts
     network: Network
 
+    def pools(self) -> dict[str, tuple[EffectiveBackend, ...]]:
+        """The backends behind each table that some service uses, by the table's name."""
+        return {service.table: service.backends for service in self.services}
+
 
 def merge(config: Config, network: Network) -> Effective:
     """Configuration and network in, the effective model out."""
 
-    def backends(pool: Pool, protocol: Protocol) -> tuple[EffectiveBackend, ...]:
+    pools = {pool.name: pool for pool in config.pools}
+
+    @cache
+    def backends(pool: str, protocol: Protocol) -> tuple[EffectiveBackend, ...]:
         return tuple(
             EffectiveBackend((b.address, b.port, protocol), b.weight, network.nexthop(b.address))
-            for b in pool.backends
+            for b in pools[pool].backends
         )
 
     services = tuple(
-        EffectiveService(s, s.pool, backends(config.pool(s.pool), s.protocol))
-        for s in config.services
+        EffectiveService(s, s.pool, backends(s.pool, s.protocol)) for s in config.services
     )
     return Effective(services, config.timeouts, network)
