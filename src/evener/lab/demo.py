@@ -127,13 +127,15 @@ def run(driver: Driver | None, pcap: Path | None, say: Callable[[str], None]) ->
     begun = time.monotonic()
     with stop.listening(), tempfile.TemporaryDirectory(prefix="evener-demo-") as folder:
         stage = Stage(say, stop, Path(folder))
-        if driver is Driver.SIM or excuse:
-            if excuse:
-                say(f"The real thing cannot run here ({excuse}), so this is the simulator: the "
-                    "same packet core, with invented hosts.\n")  # fmt: skip
-            report = _simulated(stage)
-        else:
-            report = _live(stage)
+        if excuse:
+            say(f"The real thing cannot run here ({excuse}), so this is the simulator: the same "
+                "packet core, with invented hosts.\n")  # fmt: skip
+        perform = _simulated if driver is Driver.SIM or excuse else _live
+        try:
+            report = perform(stage)
+        except Exception:
+            stop.check()  # a signal may have hit a child first, and the failure is only its echo
+            raise
         stop.check()
         _keep(stage.capture, target)
     return report.finished(target, excuse, time.monotonic() - begun)

@@ -63,7 +63,10 @@ class Netcat:
 
     def say(self, data: bytes) -> None:
         """Hand it something to send; less than a pipe holds."""
-        os.write(self._stdin.fileno(), data)
+        try:
+            os.write(self._stdin.fileno(), data)
+        except BrokenPipeError:
+            raise EvenerError("nc ended early", self.host.name, self.close()) from None
 
     def hang_up(self) -> None:
         """End of what we say."""
