@@ -28,7 +28,7 @@ SUMMED = ("service_counters", "backend_counters", "reason_counters")
 
 
 @needs_bpf
-@pytest.mark.timeout(max(120, PACKETS // 1000))
+@pytest.mark.timeout(max(120, PACKETS // 200))
 def test_simulator_and_xdp_agree() -> None:
     from tests.support.machine import SimMachine
     from tests.support.xdp_machine import XdpMachine, expected_action

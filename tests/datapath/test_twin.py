@@ -29,7 +29,7 @@ EXAMPLE = (
 NEVER = {Reason.NONE, Reason.FLOW_BUSY}  # the second needs two CPUs
 
 
-@pytest.mark.timeout(max(120, PACKETS // 1000))
+@pytest.mark.timeout(max(120, PACKETS // 200))
 def test_the_core_and_its_twin_agree() -> None:
     seen: Counter[Reason] = Counter()
 
