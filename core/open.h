@@ -29,8 +29,9 @@ LB_INLINE int lb_lock(lb_u32 *lock)
 }
 
 /*
- * The client's own port first, so that backends see what the client sent. Then ports below 32768, then any, from a
- * place that depends on client and time: a retransmitted SYN searches elsewhere.
+ * The client's own port first, so that backends see what the client sent. Then ports below 32768, then those
+ * above, from a place that depends on client and time: a retransmitted SYN searches elsewhere. (Searches fill ports in
+ * clusters. Were the second one to look below 32768 again, half of all clients would be refused once that half is full.)
  */
 LB_STEP lb_u32 lb_port_search(const struct lb_env *env, const struct lb_track *track)
 {
@@ -49,7 +50,8 @@ LB_STEP lb_u32 lb_port_search(const struct lb_env *env, const struct lb_track *t
 	port = lb_port_scan(env, track, LB_PORT_FIRST + lb_scale(start, LB_PORT_LOW_END - LB_PORT_FIRST));
 	if (port)
 		return port;
-	return lb_port_scan(env, track, LB_PORT_FIRST + lb_scale(~start, settings->local_first - LB_PORT_FIRST));
+	port = settings->local_first > LB_PORT_LOW_END ? LB_PORT_LOW_END : LB_PORT_FIRST;
+	return lb_port_scan(env, track, port + lb_scale(~start, settings->local_first - port));
 }
 
 /* Does the flow that the client already has serve for this SYN? Then: its binding with this packet noted; else 0. */

@@ -373,10 +373,11 @@ class Model:
         return (backend + snat * 7) % self.port_tables
 
     def _search_port(self, client: Key, backend: int, snat: int, hash_: int, now: int) -> int:
-        """The client's own port, else one below 32768, else any; 0 if none was found."""
+        """The client's own port, else one below 32768, else one above; 0 if none was found."""
         start = self._hash((hash_ + now) & MASK64) & 0xFFFF_FFFF
         low = FIRST_PORT + _scale(start, LOW_PORTS_END - FIRST_PORT)
-        high = FIRST_PORT + _scale(~start & 0xFFFF_FFFF, self.local_first - FIRST_PORT)
+        floor = LOW_PORTS_END if self.local_first > LOW_PORTS_END else FIRST_PORT
+        high = floor + _scale(~start & 0xFFFF_FFFF, self.local_first - floor)
         if self._may_have(client[1], backend, snat, now):
             return client[1]
         for first in (low, high):
