@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration and network become one model: next hops by neighbour, else by the longest prefix."""
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+
+from evener.config import loads
+from evener.tables.effective import Network, NextHop, Route, merge
+
+NEAR, GATEWAY = (NextHop(bytes([n]) * 6, b"\2" * 6, n) for n in (3, 4))
+NETWORK = Network(
+    {IPv4Address("10.0.0.2"): NEAR},
+    (
+        Route(IPv4Network("10.0.0.0/24"), None),
+        Route(IPv4Network("10.0.0.0/8"), GATEWAY),
+    ),
+)
+TEXT = """
+[datapath]
+driver = "sim"
+[pool.p]
+backends = ["10.0.0.2:80", { address = "10.0.0.3:80", weight = 7 }, "10.1.0.4:80", "192.0.2.5:80"]
+[pool.unused]
+backends = ["10.0.0.9:80"]
+[service.s]
+listen = "10.0.0.10:80/tcp"
+pool = "p"
+[service.t]
+listen = "10.0.0.10:81/tcp"
+pool = "p"
+"""
+
+
+def test_next_hops():
+    hops = {
+        "10.0.0.2": NEAR,
+        "10.0.0.3": None,  # on the link, and nobody has been asked yet: not by the gateway
+        "10.1.0.4": GATEWAY,
+        "192.0.2.5": None,
+    }
+    assert {text: NETWORK.nexthop(IPv4Address(text)) for text in hops} == hops
+    assert NETWORK.nexthop(IPv6Address("::1")) is None
+
+
+def test_merge():
+    effective = merge(loads(TEXT), NETWORK)
+    assert [s.key for s in effective.services] == [
+        (IPv4Address("10.0.0.10"), n, 6) for n in (80, 81)
+    ]
+    assert {name: [b.weight for b in pool] for name, pool in effective.pools().items()} == {
+        "p/6": [1, 7, 1, 1]
+    }
+    assert [b.nexthop for b in effective.services[0].backends] == [NEAR, None, GATEWAY, None]
+
+
+def test_services_of_one_pool_share_its_backends():
+    one, other = merge(loads(TEXT), NETWORK).services
+    assert one.backends is other.backends
