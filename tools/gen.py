@@ -31,8 +31,8 @@ GENERATED = ROOT / "src/evener/_generated"
 OBJECT = ROOT / "src/evener/_native/lb_xdp.bpf.o"
 RECORDS = (
     "addr", "settings", "copy", "endpoint", "index_group", "nexthop", "service", "backend", "snat",
-    "slot_line", "route", "flow", "flow_group", "port_line", "wanted", "learned", "counter", "view", "plan", "event",
-    "event_head",
+    "slot_line", "route", "flow", "flow_group", "port_line", "wanted", "learned", "counter", "view",
+    "plan", "event", "event_head",
 )  # fmt: skip
 INTEGERS = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 HEADER = "# SPDX-License-Identifier: Apache-2.0\n# Written by tools/gen.py; do not edit.\n"
