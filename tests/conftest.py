@@ -18,3 +18,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what happened into the scenario files, to be reviewed as a diff",
     )
+    parser.addoption(
+        "--rewrite-lessons",
+        action="store_true",
+        help="write what happened into the lessons of docs/tutorial, to be reviewed as a diff",
+    )
