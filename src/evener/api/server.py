@@ -8,7 +8,6 @@ error has what is so, where, and what to do, and the exit code that a command is
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -207,12 +206,16 @@ def _gone(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
+def _remove(socket: Path) -> None:
+    """A daemon that was killed leaves its socket; whoever holds the instance's lock may remove it."""
+    socket.unlink(missing_ok=True)
+
+
 async def serve(api: Api, socket: Path) -> web.AppRunner:
     """Listen on the Unix socket, mode 0660. The caller cleans the runner up and removes the socket."""
     runner = web.AppRunner(api.app, handle_signals=False, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
-    with contextlib.suppress(FileNotFoundError):
-        socket.unlink()
+    _remove(socket)
     before = os.umask(0o117)  # from the first moment on nobody else may connect
     try:
         await web.UnixSite(runner, str(socket)).start()

@@ -122,7 +122,6 @@ class Daemon:
             except EvenerError:
                 await asyncio.to_thread(self._attach, tuple(a.interface for a in before))
                 raise
-            self.config = config
         for change in changes:
             log.info("%s", change)
         log.info("generation %d is in force", generation)
@@ -147,16 +146,17 @@ class Daemon:
             )
 
     async def _publish(self, config: Config) -> int:
-        """Compile and publish; flows of what was removed are ended afterwards."""
+        """Compile and publish; flows of what was removed are ended afterwards.
+
+        DatapathError: it does not fit, and nothing changed. What observers are told changes a moment
+        before the datapath does, so that whoever sees the generation sees its names.
+        """
         tables, network = self.datapath.tables, self._watcher.network
-
-        def work() -> tuple[int, Any]:
-            compiled = compile_tables(
-                merge(config, network), self.ids, tables.sizes, tables.seed, maglev
-            )
-            return publish(tables, compiled, self.datapath.grace), compiled.ids
-
-        generation, self.ids = await asyncio.to_thread(work)
+        compiled = await asyncio.to_thread(
+            compile_tables, merge(config, network), self.ids, tables.sizes, tables.seed, maglev
+        )
+        self.config, self.ids = config, compiled.ids
+        generation = await asyncio.to_thread(publish, tables, compiled, self.datapath.grace)
         await asyncio.to_thread(self._end_retired)
         return generation
 
