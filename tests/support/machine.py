@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from evener._generated import layout
 from evener.clock import ManualClock
@@ -47,6 +48,10 @@ class Machine(Protocol):
         """One frame in; what became of it."""
         ...
 
+    def events(self, count: int) -> npt.NDArray[Any]:
+        """What was traced of the last `count` packets that were not asked for before."""
+        ...
+
     def age(self, seconds: int) -> None:
         """Let time pass."""
         ...
@@ -73,7 +78,9 @@ class TableMachine:
 
     def _prepare(self) -> None:
         self.tables.prepare(SEED)
+        self.tables.settings["trace"] = 1
         self.ids = Ids.empty(self.tables.sizes)
+        self._seen = [0] * self.tables.sizes.cpus
 
     def configure(self, config: Config, network: Network) -> int:
         """Compile and publish, as the daemon does."""
@@ -85,6 +92,18 @@ class TableMachine:
 
     def grace(self) -> None:
         """No packet is under way between two calls of `send`."""
+
+    def events(self, count: int) -> npt.NDArray[Any]:
+        """What was traced of the last `count` packets (layout.EVENT), in their order; no more than
+        one ring holds. Whichever CPU a packet was handled on."""
+        found = []
+        for cpu, head in enumerate(self.tables.event_heads["count"].tolist()):
+            numbers = np.arange(self._seen[cpu], head) % self.tables.events.shape[1]
+            found.append(self.tables.events[cpu, numbers])
+            self._seen[cpu] = head
+        events = np.concatenate(found)
+        assert len(events) == count
+        return events[np.argsort(events["time_ns"], kind="stable")]
 
     def age(self, seconds: int) -> None:
         """Stamp all flows earlier; see the top of this file."""

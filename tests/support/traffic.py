@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 
 from evener.config import loads
 from evener.datapath.sim import Outcome
@@ -134,7 +135,12 @@ class Traffic:
     def _segment(self, src: End, dst: End, flags: str) -> bytes:
         chance = self._chance
         odd = chance.randrange(40)
-        data = chance.randbytes(chance.choice((0, 0, 1, 5, 100, 1400))) if odd < 20 else b""
+        if odd > 15:
+            plain = _plain(src, dst, flags)
+            return (
+                plain[:38] + chance.randbytes(8) + plain[46:]
+            )  # its checksum is as wrong later on
+        data = chance.randbytes(chance.choice((0, 1, 5, 100, 1400))) if odd < 5 else b""
         segment = packets.tcp(
             src[0],
             dst[0],
@@ -145,28 +151,27 @@ class Traffic:
             seq=chance.getrandbits(32),
             ack=chance.getrandbits(32),
             window=chance.getrandbits(16),
-            options=chance.randbytes(4 * chance.randrange(11)) if odd == 21 else b"",
-            segment_checksum=chance.getrandbits(16) if odd == 22 else None,
+            options=chance.randbytes(4 * chance.randrange(11)) if odd == 5 else b"",
+            segment_checksum=chance.getrandbits(16) if odd == 6 else None,
         )
         packet = packets.ipv4(
             src[0],
             dst[0],
-            UDP if odd == 23 else TCP,
+            UDP if odd == 7 else TCP,
             segment,
-            ttl=chance.randrange(256) if odd == 24 else 64,
+            ttl=chance.randrange(256) if odd == 8 else 64,
             tos=chance.getrandbits(8),
             ident=chance.getrandbits(16),
-            flags=MORE_FRAGMENTS if odd == 25 else DONT_FRAGMENT,
-            offset=8 * chance.randrange(1 << 13) if odd == 26 else 0,
-            options=chance.randbytes(4 * chance.randrange(11)) if odd == 27 else b"",
-            header_checksum=chance.getrandbits(16) if odd == 28 else None,
+            flags=MORE_FRAGMENTS if odd == 9 else DONT_FRAGMENT,
+            offset=8 * chance.randrange(1 << 13) if odd == 10 else 0,
+            options=chance.randbytes(4 * chance.randrange(11)) if odd == 11 else b"",
+            header_checksum=chance.getrandbits(16) if odd == 12 else None,
         )
-        trailer = bytes(chance.randrange(20)) if odd == 29 else b""
-        vlans = (5,) if odd == 30 else ()
-        ethertype = chance.getrandbits(16) if odd == 31 else IPV4
-        client = f"02:00:00:00:00:{int(src[0].rpartition('.')[2]):02x}"
+        trailer = bytes(chance.randrange(20)) if odd == 13 else b""
+        vlans = (5,) if odd == 14 else ()
+        ethertype = chance.getrandbits(16) if odd == 15 else IPV4
         frame = packet + trailer
-        return packets.ethernet(_OWN, client, frame, ethertype=ethertype, vlans=vlans)
+        return packets.ethernet(_OWN, _mac(src), frame, ethertype=ethertype, vlans=vlans)
 
     def _mutated(self, frame: bytes) -> bytes:
         """Some bytes of the headers changed, or the frame cut, or made longer."""
@@ -182,6 +187,18 @@ class Traffic:
         if chance.random() < 0.1:
             raw += chance.randbytes(chance.randrange(1, 60))
         return bytes(raw)
+
+
+@lru_cache(maxsize=1 << 14)
+def _plain(src: End, dst: End, flags: str) -> bytes:
+    """Nothing odd about it. Sequence numbers are at 38 and 42."""
+    segment = packets.tcp(src[0], dst[0], src[1], dst[1], flags=flags)
+    packet = packets.ipv4(src[0], dst[0], TCP, segment)
+    return packets.ethernet(_OWN, _mac(src), packet)
+
+
+def _mac(end: End) -> str:
+    return f"02:00:00:00:00:{int(end[0].rpartition('.')[2]):02x}"
 
 
 def _ends(frame: bytes) -> tuple[End, End]:

@@ -11,11 +11,7 @@ makes that constant 0, so the program's clock stands still and time is what `age
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 from unittest import mock
-
-import numpy as np
-import numpy.typing as npt
 
 from evener._generated.reasons import Verdict
 from evener.datapath import bpf, xdp
@@ -40,43 +36,17 @@ class XdpMachine(TableMachine):
             self.program = obj.program("lb_xdp")
         super().__init__(tables)
 
-    def _prepare(self) -> None:
-        super()._prepare()
-        self.tables.settings["trace"] = 1
-        self._seen = [0] * self.tables.sizes.cpus
-
     def send(self, frame: bytes) -> Outcome:
         """One frame in; what became of it. ValueError for a frame that the kernel cannot make."""
         if len(frame) < _TEST_RUN_MIN:
             raise ValueError(f"BPF_PROG_TEST_RUN takes {_TEST_RUN_MIN} bytes or more")
         result = self.program.test_run(frame)
-        event = self._event()
+        event = self.events(1)[0]
         outcome = Outcome(event["view"].copy(), event["plan"].copy(), result.data)
         plan = outcome.plan
         action = expected_action(int(plan["verdict"]), int(plan["nexthop"]["ifindex"]))
         assert result.retval == action, f"{bpf.XdpAction(result.retval)!r} for {plan}"
         return outcome
-
-    def _event(self) -> Any:
-        """What the program wrote last, on whichever CPU it ran."""
-        for cpu, count in enumerate(self.tables.event_heads["count"].tolist()):
-            if count != self._seen[cpu]:
-                assert count == self._seen[cpu] + 1
-                self._seen[cpu] = count
-                return self.tables.events[cpu, (count - 1) % self.tables.events.shape[1]]
-        raise AssertionError("the program wrote no event")
-
-    def events(self, count: int) -> npt.NDArray[Any]:
-        """What the program wrote in its last `count` runs, in their order; no more than one ring
-        holds."""
-        found = []
-        for cpu, head in enumerate(self.tables.event_heads["count"].tolist()):
-            numbers = np.arange(self._seen[cpu], head) % self.tables.events.shape[1]
-            found.append(self.tables.events[cpu, numbers])
-            self._seen[cpu] = head
-        events = np.concatenate(found)
-        assert len(events) == count
-        return events[np.argsort(events["time_ns"], kind="stable")]
 
     def close(self) -> None:
         """Unload the program; the maps go with their last view."""
