@@ -42,20 +42,7 @@ LB_INLINE struct lb_learned *lb_learned_of(const struct lb_env *env, const struc
 	return lb_env_learned(env, lb_index_hash(addr, 0, 0, 0) % LB_LEARNED_RECORDS);
 }
 
-/* Where a client's first packet came from. Copied between two looks at the address: a writer clears it first. */
-LB_INLINE void lb_recall(const struct lb_env *env, const struct lb_addr *addr, struct lb_nexthop *nexthop)
-{
-	struct lb_learned *learned = lb_learned_of(env, addr);
-	struct lb_nexthop copy;
-
-	if (!learned || LB_READ(learned->addr.half[1]) != addr->half[1])
-		return;
-	copy = learned->nexthop;
-	if (LB_READ(learned->addr.half[1]) == addr->half[1] && learned->addr.half[0] == addr->half[0])
-		*nexthop = copy;
-}
-
-/* The way to an address that is no known neighbour: by the first route that covers it, or as learned. */
+/* The way to an address that is no known neighbour: by the first route that covers it. */
 LB_STEP lb_u32 lb_nexthop_far(const struct lb_env *env, lb_u32 copy, const struct lb_addr *addr,
 			      struct lb_nexthop *nexthop)
 {
@@ -76,8 +63,6 @@ LB_STEP lb_u32 lb_nexthop_far(const struct lb_env *env, lb_u32 copy, const struc
 		*nexthop = route->nexthop;
 		break;
 	}
-	if (!nexthop->ifindex)
-		lb_recall(env, addr, nexthop);
 	return nexthop->ifindex;
 }
 
@@ -92,6 +77,23 @@ LB_INLINE void lb_nexthop_to(const struct lb_env *env, lb_u32 copy, const struct
 		*nexthop = *neighbour;
 	else
 		lb_nexthop_far(env, copy, addr, nexthop);
+}
+
+/* Where a client's last new flow came from. Copied between two looks at the address: a writer clears it first. */
+LB_STEP lb_u32 lb_recall(const struct lb_env *env, const struct lb_addr *addr, struct lb_nexthop *nexthop)
+{
+	struct lb_learned *learned;
+	struct lb_nexthop copy;
+
+	if (!env || !addr || !nexthop)
+		return 0;
+	learned = lb_learned_of(env, addr);
+	if (!learned || LB_READ(learned->addr.half[1]) != addr->half[1])
+		return 0;
+	copy = learned->nexthop;
+	if (LB_READ(learned->addr.half[1]) == addr->half[1] && learned->addr.half[0] == addr->half[0])
+		*nexthop = copy;
+	return nexthop->ifindex;
 }
 
 /* Notes where a new flow's client sent from, unless that is known better. */

@@ -122,6 +122,8 @@ LB_INLINE void lb_decide_reply(const struct lb_env *env, const struct lb_setting
 		return lb_plan_stop(LB_REASON_TTL_EXPIRED, plan);
 	lb_plan_reply(view, service, track.client, plan);
 	lb_nexthop_to(env, copy, &plan->dst, &plan->nexthop);
+	if (LB_UNLIKELY(!plan->nexthop.ifindex))
+		lb_recall(env, &plan->dst, &plan->nexthop);
 }
 
 LB_INLINE void lb_decide_tcp(const struct lb_env *env, const struct lb_settings *settings, const struct lb_view *view,

@@ -162,7 +162,7 @@ struct lb_wanted {
 };
 
 /*
- * Where the first packet of a client came from, as long as neither neighbours nor routes know the client: the answer
+ * Where a client's last new connection came from, as long as neither neighbours nor routes know the client: the answer
  * goes back there. The kernel learns a client's address from its ARP request for the VIP, but to hear of that takes
  * the control plane longer than the backend takes to answer.
  */

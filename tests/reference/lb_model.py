@@ -421,7 +421,7 @@ class Model:
         return None
 
     def _way_to(self, address: bytes) -> NextHop | None:
-        """By neighbours and routes, or where the client's first packet came from."""
+        """By neighbours and routes, or where the client's last new flow came from."""
         known = self._route(address)
         if known:
             return known
@@ -429,7 +429,7 @@ class Model:
         return learned[1] if learned and learned[0] == address else None
 
     def _learn(self, view: View) -> None:
-        if not self._way_to(view.src):
+        if not self._route(view.src):
             hop = NextHop(view.eth_src, view.eth_dst, view.ifindex)
             self.learned[_learned_place(view.src)] = (view.src, hop)
 

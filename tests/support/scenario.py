@@ -13,7 +13,7 @@ called `config NAME` and `network NAME`. The network has one line for each host 
 The script has steps, and after each step what comes of it. A run writes the same script with what
 did come of it; both must be the same text. So a failure is a diff of the script.
 
-    in PACKET       a frame (packet_text.py). Of it comes one of
+    in PACKET       a frame (packet_text.py); `from=MAC` where another one sent it. Of it comes one of
                         out PACKET to HOST REASON       (`CHANGED ...`: what should not have changed)
                         pass REASON
                         drop REASON
@@ -182,8 +182,9 @@ class _Run:
         return "\n".join(lines) + "\n"
 
     def _in(self, text: str) -> list[str]:
+        text, _, sender = text.partition(" from=")
         source = text.partition(":")[0].partition(" ")[0]
-        frame = packet_text.frame(text, self._mac_of(source), self._segment.own)
+        frame = packet_text.frame(text, sender or self._mac_of(source), self._segment.own)
         outcome = self._machine.send(frame)
         verdict = Verdict(int(outcome.plan["verdict"]))
         reason = Reason(int(outcome.plan["reason"])).name

@@ -341,7 +341,7 @@ def _frame(src: Key, dst: Key, flags: str, odd: int) -> bytes:
         flags=packets.MORE_FRAGMENTS if odd == 13 else 0,
         options=b"\x01" * 40 if odd == 12 else b"",
     )
-    client = "02:00:00:00:00:" + saddr.packed[3:].hex()
+    client = f"02:00:00:00:0{int(odd == 8)}:" + saddr.packed[3:].hex()
     return packets.ethernet(OWN, client, packet + bytes(odd if odd < 8 else 0))
 
 
