@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final
 
 from evener.tables.effective import Network, NextHop, Route
+
+log = logging.getLogger("evener")
 
 # linux/neighbour.h
 _USABLE: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable .. probe, noarp, permanent
@@ -23,6 +26,8 @@ _USE: Final = 0x01  # NTF_USE: as if a packet were to be sent there
 _SETTLE_S: Final = 0.02  # events within this time are one change
 _MAIN_TABLE: Final = 254
 _GROUPS: Final = 0x1 | 0x4 | 0x40  # RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_ROUTE
+_LINK_EVENTS: Final = ("RTM_NEWLINK", "RTM_DELLINK")
+_AGAIN_S: Final = 0.5  # between two attempts to read everything anew
 
 
 @dataclass(slots=True)
@@ -43,7 +48,7 @@ def _mac(text: str | None) -> bytes | None:
 def note(seen: _Seen, message: Any) -> bool:
     """Take one netlink message in; whether it changed anything."""
     event = message.get("event", "")
-    if event in ("RTM_NEWLINK", "RTM_DELLINK"):
+    if event in _LINK_EVENTS:
         return _note_link(seen, message, event)
     if event in ("RTM_NEWNEIGH", "RTM_DELNEIGH"):
         return _note_neighbour(seen, message, event)
@@ -108,12 +113,17 @@ def network_of(seen: _Seen) -> Network:
 
 
 class NetworkWatcher:
-    """Follows the kernel and calls `changed(network)` when something that matters did change."""
+    """Follows the kernel and calls `changed(network)` when something that matters did change.
+
+    Two sockets: one is told of changes, the other asks. When changes come faster than they are read, the
+    kernel drops some and says so (ENOBUFS): then the first is opened anew and everything is read again.
+    """
 
     def __init__(self, changed: Callable[[Network], None]) -> None:
         self._changed = changed
         self._seen = _Seen()
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.network = Network()
 
     async def start(self) -> None:
@@ -121,11 +131,7 @@ class NetworkWatcher:
         from pyroute2 import AsyncIPRoute
 
         self._ipr = AsyncIPRoute()
-        await self._ipr.__aenter__()
-        await self._ipr.bind(_GROUPS)
-        for dump in ("get_links", "get_neighbours", "get_routes"):
-            async for message in await getattr(self._ipr, dump)():
-                note(self._seen, message)
+        self._events = await self._subscribe()
         self.network = network_of(self._seen)
         self._task = asyncio.create_task(self._follow())
 
@@ -134,17 +140,63 @@ class NetworkWatcher:
         self._changed = lambda _: None
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            await self._ipr.__aexit__(None, None, None)
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._events.close()
+            self._ipr.close()
+
+    async def _subscribe(self) -> Any:
+        """A socket that is told of changes, and everything as it was at some time after it was opened."""
+        from pyroute2 import AsyncIPRoute
+
+        events = AsyncIPRoute()
+        await events.bind(_GROUPS)
+        seen = _Seen()
+        for dump in ("get_links", "get_neighbours", "get_routes"):
+            await self._read(dump, seen)
+        self._seen = seen
+        return events
+
+    async def _read(self, dump: str, seen: _Seen) -> None:
+        async for message in await getattr(self._ipr, dump)():
+            note(seen, message)
 
     async def _follow(self) -> None:
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
         while True:
-            async for message in self._ipr.get():  # one batch
-                if note(self._seen, message) and (timer is None or timer.when() <= loop.time()):
-                    timer = loop.call_later(_SETTLE_S, self._settle)
+            try:
+                await self._take_batch()
+            except Exception as error:
+                log.warning("the network's changes were not heard (%s): reading it anew", error)
+                await self._start_again()
+
+    async def _take_batch(self) -> None:
+        changed = links = False
+        async for message in self._events.get():
+            changed |= note(self._seen, message)
+            links |= message.get("event") in _LINK_EVENTS
+        if links:  # IPv4 routes go with their link without a word (fib_sync_down_dev)
+            now = _Seen()
+            await self._read("get_routes", now)
+            self._seen.routes = now.routes
+        if changed or links:
+            self._settle_soon()
+
+    async def _start_again(self) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN_S)
+            try:
+                events = await self._subscribe()
+            except Exception as error:
+                log.error("the kernel does not tell of the network: %s", error)
+                continue
+            self._events.close()
+            self._events = events
+            self._settle_soon()
+            return
+
+    def _settle_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._timer is None or self._timer.when() <= loop.time():
+            self._timer = loop.call_later(_SETTLE_S, self._settle)
 
     def _settle(self) -> None:
         network = network_of(self._seen)
