@@ -117,3 +117,9 @@ class DatapathError(EvenerError):
     """The datapath failed: it could not be loaded, attached, read or given new tables."""
 
     exit_code = 7
+
+
+def by_exit_code() -> dict[int, type[EvenerError]]:
+    """The classes of the tree above. Others, which only refine one of them, share its code."""
+    tree = (EvenerError, ConfigError, MachineError, InterfaceError, DaemonError, DatapathError)
+    return {error.exit_code: error for error in tree}

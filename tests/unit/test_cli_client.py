@@ -59,7 +59,7 @@ def test_queries_and_commands(tmp_path: Path) -> None:
         ]
 
 
-@pytest.mark.parametrize("kind", [errors.EvenerError, *errors.EvenerError.__subclasses__()])
+@pytest.mark.parametrize("kind", errors.by_exit_code().values())
 def test_an_error_comes_back_as_its_class(tmp_path: Path, kind: type[errors.EvenerError]) -> None:
     if kind is errors.ConfigError:
         return

@@ -17,16 +17,22 @@ def test_text_leaves_out_what_is_not_known() -> None:
 
 
 def test_every_class_has_its_own_exit_code() -> None:
-    classes = [errors.EvenerError, *errors.EvenerError.__subclasses__()]
-    codes = {cls.__name__: cls.exit_code for cls in classes}
-    assert codes == {
-        "EvenerError": 1,
-        "ConfigError": 3,
-        "MachineError": 4,
-        "InterfaceError": 5,
-        "DaemonError": 6,
-        "DatapathError": 7,
+    assert {code: cls.__name__ for code, cls in errors.by_exit_code().items()} == {
+        1: "EvenerError",
+        3: "ConfigError",
+        4: "MachineError",
+        5: "InterfaceError",
+        6: "DaemonError",
+        7: "DatapathError",
     }
+
+
+def test_every_exit_code_is_in_the_tree() -> None:
+    from evener.lab import demo  # has a refinement of its own
+
+    with_code = {c for c in errors.EvenerError.__subclasses__() if "exit_code" in vars(c)}
+    assert with_code < set(errors.by_exit_code().values())
+    assert demo.InterruptedDemoError not in with_code
 
 
 def test_problems_are_sorted_and_written_one_per_line() -> None:

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from evener.cli.exits import EXIT_CODES
-from evener.errors import EvenerError
+from evener.errors import by_exit_code
 from reference import text
 
 INTRODUCTION = """
@@ -17,7 +15,7 @@ tells a script which kind of failure it was. `evener lab exec` ends with the cod
 
 def write() -> str:
     """The page."""
-    found = {error.exit_code: error.__name__ for error in errors(EvenerError)}
+    found = {code: error.__name__ for code, error in by_exit_code().items()}
     if missing := found.keys() - dict(EXIT_CODES).keys():
         raise SystemExit(f"exit codes {sorted(missing)} are not in evener.cli.exits")
     rows = [
@@ -26,11 +24,3 @@ def write() -> str:
     ]
     heads = ["code", "meaning", "error in `evener.errors`"]
     return text.page("Exit codes", INTRODUCTION, text.table(heads, rows))
-
-
-def errors(base: type[EvenerError]) -> Iterator[type[EvenerError]]:
-    """The classes that have an exit code of their own."""
-    if "exit_code" in vars(base):
-        yield base
-    for child in base.__subclasses__():
-        yield from errors(child)

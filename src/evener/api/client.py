@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from evener.errors import ConfigError, DaemonError, EvenerError, Problem, ProblemKind
+from evener.errors import (
+    ConfigError,
+    DaemonError,
+    EvenerError,
+    Problem,
+    ProblemKind,
+    by_exit_code,
+)
 from evener.instance import Instance
 
 VERSION: Final = 1
@@ -188,7 +195,7 @@ def _error(answer: Answer, status: int, path: Path) -> EvenerError:
     if "problems" in told:
         problems = [Problem(**{**p, "kind": ProblemKind(p["kind"])}) for p in told["problems"]]
         return ConfigError(problems, told.get("source") or told.get("where", ""))
-    kinds = {kind.exit_code: kind for kind in EvenerError.__subclasses__()}
-    kinds.pop(ConfigError.exit_code)
+    kinds = by_exit_code()
+    kinds.pop(ConfigError.exit_code)  # it is made of problems
     kind = kinds.get(told.get("exit_code", 0), EvenerError)
     return kind(told.get("what", ""), told.get("where", ""), told.get("do", ""))
