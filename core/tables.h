@@ -196,8 +196,8 @@ struct lb_view {
 	lb_u32 ifindex;
 	lb_be32 seq;
 	lb_be32 ack;
-	lb_u8 reason;		/* LB_REASON_NONE: parsed to the end */
 	lb_u8 checksum_partial; /* looks like an unfinished transmit offload; only said of SYNs */
+	lb_u8 reason;		/* LB_REASON_NONE: parsed to the end; never at a multiple of 8, see below */
 	lb_u8 eth_dst[6];
 	lb_u8 eth_src[6];
 	lb_u8 reserved[2];
@@ -258,6 +258,14 @@ _Static_assert(sizeof(struct lb_view) == 72, "view");
 _Static_assert(sizeof(struct lb_plan) == 88, "plan");
 _Static_assert(sizeof(struct lb_event) == 256, "event");
 _Static_assert(sizeof(struct lb_view) + sizeof(struct lb_plan) <= 256, "half of a BPF stack");
+/*
+ * Linux 6.1 (not 6.18) remembers a constant that is stored on the stack at a multiple of 8, but loses sight of who
+ * relies on it when the store goes through a pointer. It then takes paths with other constants for the same path, and
+ * removes code that only they reach: TCP fragments of others were dropped. So what is stored and then asked lies elsewhere.
+ */
+_Static_assert(__builtin_offsetof(struct lb_view, reason) % 8, "Linux 6.1 would forget a reason");
+_Static_assert(__builtin_offsetof(struct lb_plan, reason) % 8, "Linux 6.1 would forget a reason");
+_Static_assert(__builtin_offsetof(struct lb_plan, verdict) % 8, "Linux 6.1 would forget a verdict");
 _Static_assert((int)LB_REASON_COUNT <= (int)LB_REASON_ROW, "a row of reason counters");
 
 #endif

@@ -100,8 +100,8 @@ _Static_assert(__builtin_offsetof(struct lb_view, length) == 42, "lb_view.length
 _Static_assert(__builtin_offsetof(struct lb_view, ifindex) == 44, "lb_view.ifindex");
 _Static_assert(__builtin_offsetof(struct lb_view, seq) == 48, "lb_view.seq");
 _Static_assert(__builtin_offsetof(struct lb_view, ack) == 52, "lb_view.ack");
-_Static_assert(__builtin_offsetof(struct lb_view, reason) == 56, "lb_view.reason");
-_Static_assert(__builtin_offsetof(struct lb_view, checksum_partial) == 57, "lb_view.checksum_partial");
+_Static_assert(__builtin_offsetof(struct lb_view, checksum_partial) == 56, "lb_view.checksum_partial");
+_Static_assert(__builtin_offsetof(struct lb_view, reason) == 57, "lb_view.reason");
 _Static_assert(__builtin_offsetof(struct lb_view, eth_dst) == 58, "lb_view.eth_dst");
 _Static_assert(__builtin_offsetof(struct lb_view, eth_src) == 64, "lb_view.eth_src");
 _Static_assert(__builtin_offsetof(struct lb_view, reserved) == 70, "lb_view.reserved");
