@@ -3,7 +3,8 @@
 
 All maps and links are pinned below the instance's folder. A daemon that starts adopts the maps that
 fit (flows, counters and the secret seed go on) and exchanges the program of the links in one step,
-after the tables behind the new program are complete: no packet finds half a datapath.
+after the tables behind the new program are complete: no packet finds half a datapath. New maps take
+the place of pinned ones no sooner: a daemon that dies before leaves the ids that the flows refer to.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class XdpDatapath:
         self._program = obj.program("lb_xdp")
         self._clock = obj.program("lb_clock")
         self._links: dict[int, bpf.Link] = {}
+        self._unpinned = {n: obj.map(n) for n in shapes(tables.sizes) if n not in adopted.maps}
 
     @classmethod
     def open(cls, sizes: Sizes, pins: Path) -> XdpDatapath:
@@ -70,12 +72,17 @@ class XdpDatapath:
         with load(sizes, adopted.maps) as obj:
             tables = Tables(sizes, {name: obj.map(name).mmap() for name in shapes(sizes)})
             tables.prepare(adopted.seed or new_seed())
-            datapath = cls(obj, tables, pins, adopted)
-            for name in shapes(sizes):
-                if name not in adopted.maps:
-                    bpf.unpin(pins / name)
-                    obj.map(name).pin(pins / name)
-        return datapath
+            return cls(obj, tables, pins, adopted)
+
+    def _pin(self) -> None:
+        """Pin the maps that are new. The settings go first and come last: without them nothing is
+        adopted, so a daemon that dies in between loses flows and never sends them elsewhere."""
+        names = sorted(self._unpinned, key=lambda name: name == "settings")
+        if "settings" in self._unpinned:
+            bpf.unpin(self._pins / "settings")
+        for name in names:
+            bpf.unpin(self._pins / name)
+            self._unpinned.pop(name).pin(self._pins / name)
 
     def attach(self, interfaces: Iterable[str]) -> None:
         """Be on exactly these interfaces: those that the datapath is on already meet the new program
@@ -85,6 +92,7 @@ class XdpDatapath:
         interfaces that were attached before the call stay attached.
         """
         wanted = {name: interface_index(name) for name in interfaces}
+        self._pin()
         added: list[int] = []
         try:
             for ifindex in wanted.values():

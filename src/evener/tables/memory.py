@@ -174,8 +174,10 @@ class Tables:
         return self._raw[name]
 
     def prepare(self, seed: tuple[int, int, int, int]) -> None:
-        """Fill in what is fixed for the life of the memory; a seed that is there stays."""
+        """Fill in what is fixed for the life of the memory; a seed that is there stays. Nobody traces
+        yet: a daemon that was killed may have left it on."""
         settings = self.settings[0]
+        settings["trace"] = 0
         if not settings["seed"].any():
             settings["seed"] = seed
         settings["layout"] = layout_digest()

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a daemon that starts finds of the one before, wherever that one died. No interface is needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from evener import config as configuration
+from evener.datapath import bpf
+from evener.datapath.native import maglev
+from evener.datapath.xdp import XdpDatapath
+from evener.model import Config
+from evener.tables.compile import Ids, compile_tables
+from evener.tables.effective import Network, merge
+from evener.tables.memory import Sizes
+from evener.tables.publish import publish
+from tests.support.bpf import needs_bpf
+
+pytestmark = needs_bpf
+
+
+@pytest.fixture
+def pins() -> Iterator[Path]:
+    folder = bpf.ensure_bpffs() / "evener" / f"test-{os.getpid()}"
+    yield folder
+    for path in folder.glob("*"):
+        path.unlink()
+    if folder.exists():
+        folder.rmdir()
+
+
+def config(first: int, count: int) -> Config:
+    backends = ", ".join(f'"10.0.{i // 250}.{1 + i % 250}:80"' for i in range(first, first + count))
+    return configuration.loads(
+        '[datapath]\ninterfaces = ["eth0"]\nflows = 1024\n'
+        f"[pool.p]\nbackends = [{backends}]\n"
+        '[service.s]\nlisten = "10.9.0.1:80/tcp"\npool = "p"\n'
+    )
+
+
+@contextmanager
+def opened(pins: Path, of: Config) -> Iterator[XdpDatapath]:
+    """A daemon's datapath; at the end the daemon is dead, what it pinned stays."""
+    datapath = XdpDatapath.open(Sizes.for_config(of, bpf.possible_cpus()), pins)
+    yield datapath
+    datapath.close()
+
+
+def put_in_force(datapath: XdpDatapath, of: Config) -> dict[str, int]:
+    """Publish and pin; the ids of the backends."""
+    sizes = datapath.tables.sizes
+    ids = datapath.adopted.ids or Ids.empty(sizes)
+    compiled = compile_tables(merge(of, Network()), ids, sizes, datapath.tables.seed, maglev)
+    publish(datapath.tables, compiled, datapath.grace)
+    datapath.attach([])
+    return {str(address): number for (address, _, _), number in compiled.ids.backends.ids.items()}
+
+
+def test_ids_outlive_a_death_before_larger_tables_are_in_force(pins: Path) -> None:
+    """Flows refer to ids. The tables grow, and the daemon dies before it has published them: the next
+    one has to find the ids that the flows were made with."""
+    small, large = config(0, 3), config(2, 300)
+    with opened(pins, small) as datapath:
+        before = put_in_force(datapath, small)
+        datapath.tables.flows["client"][7] = 7
+    for _ in range(2):
+        with opened(pins, large):
+            pass
+    with opened(pins, large) as datapath:
+        assert datapath.tables.flows["client"][7] == 7
+        after = put_in_force(datapath, large)
+    assert after["10.0.0.3"] == before["10.0.0.3"] == 3
+    with opened(pins, large) as datapath:
+        assert put_in_force(datapath, large) == after
+
+
+def test_nothing_is_pinned_before_it_is_in_force(pins: Path) -> None:
+    with opened(pins, config(0, 3)):
+        assert not pins.exists()
+
+
+def test_a_trace_ends_with_its_daemon(pins: Path) -> None:
+    with opened(pins, config(0, 3)) as datapath:
+        put_in_force(datapath, config(0, 3))
+        datapath.tables.settings["trace"] = 1
+    with opened(pins, config(0, 3)) as datapath:
+        assert datapath.adopted.maps
+        assert datapath.tables.settings["trace"][0] == 0
