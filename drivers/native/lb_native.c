@@ -53,6 +53,24 @@ static int is_due(const struct lb_env *env, const struct lb_flow *flow, lb_u64 b
 					      (services && service < env->services && services[service]));
 }
 
+/* Frees one flow if it is due. A packet that comes in between makes it try again: an id must not outlive its flows. */
+static unsigned int sweep_one(const struct lb_env *env, lb_u32 index, lb_u16 now, const unsigned char *backends,
+			      const unsigned char *services)
+{
+	struct lb_flow *flow = lb_flow_at(env, index);
+
+	for (int attempt = 0; flow && attempt < 16; attempt++) {
+		lb_u64 binding = LB_READ(flow->binding);
+		lb_u32 *word = lb_port_bound(env, lb_env_settings(env), binding);
+
+		if (!word || !is_due(env, flow, binding, now, backends, services))
+			return 0;
+		if (lb_flow_end(&flow->binding, binding, word, index + 1, now))
+			return 1;
+	}
+	return 0;
+}
+
 /*
  * Frees flows that are over in groups first..first+count-1, and those whose backend's or service's byte is set (one
  * for each id; null: none is). Returns how many.
@@ -60,22 +78,11 @@ static int is_due(const struct lb_env *env, const struct lb_flow *flow, lb_u64 b
 LB_API unsigned int lb_native_sweep(struct lb_env *env, unsigned int first, unsigned int count, unsigned short now,
 				    const unsigned char *backends, const unsigned char *services)
 {
-	const struct lb_settings *settings = lb_env_settings(env);
 	unsigned int freed = 0;
 
-	for (lb_u32 i = first; settings && i < first + count; i++) {
-		struct lb_flow_group *group = lb_env_flow_group(env, i);
-
-		for (lb_u32 way = 0; group && way < LB_FLOW_WAYS; way++) {
-			struct lb_flow *flow = &group->way[way];
-			lb_u64 binding = LB_READ(flow->binding);
-			lb_u32 *word = lb_port_bound(env, settings, binding);
-
-			if (word && is_due(env, flow, binding, now, backends, services))
-				freed += (unsigned int)lb_flow_end(&flow->binding, binding, word,
-								   i * LB_FLOW_WAYS + way + 1, now);
-		}
-	}
+	for (lb_u32 i = first; lb_env_settings(env) && i < first + count; i++)
+		for (lb_u32 way = 0; way < LB_FLOW_WAYS; way++)
+			freed += sweep_one(env, i * LB_FLOW_WAYS + way, now, backends, services);
 	return freed;
 }
 
