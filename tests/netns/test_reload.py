@@ -114,7 +114,8 @@ def test_sighup_reads_the_file_again(system: Running) -> None:
     system.config.write_text(text(system, ("h2",)))
     os.kill(system.daemon.pid, signal.SIGHUP)
     wait_until(lambda: len(system.rows("backends")) == 1, "the new configuration")
-    assert system.api.status()["generation"] > before
+    # Names are told a moment before the generation that they belong to.
+    wait_until(lambda: system.api.status()["generation"] > before, "the new generation")
     rows = system.hold("h1", PORT, 10).stop()
     assert {row["backend"] for row in rows} == {"h2"}
 
