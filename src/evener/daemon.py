@@ -19,6 +19,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from evener import __version__
 from evener import config as configuration
@@ -35,24 +36,37 @@ def only_one(instance: Instance) -> Iterator[None]:
     """Hold the instance's lock; DaemonError if another daemon does."""
     try:
         RUN_FOLDER.mkdir(mode=0o755, exist_ok=True)
-        handle = instance.lock.open("w")
+        handle = _locked(instance.lock)
     except PermissionError as error:
         raise MachineError(
             "evener needs root to handle packets", str(error.filename), "run it with sudo"
         ) from error
+    except BlockingIOError:
+        raise DaemonError(
+            "another evener runs in this network namespace already",
+            instance.name,
+            "end it first, or change it with `evener apply CONFIG`",
+        ) from None
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DaemonError(
-                "another evener runs in this network namespace already",
-                instance.name,
-                "end it first, or change it with `evener apply CONFIG`",
-            ) from None
         try:
             yield
         finally:
             instance.lock.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> TextIO:
+    """The file at `path`, locked. Whoever ends removes it, so what was opened may have no name any more when
+    the lock is had: then a third daemon would lock a file of its own."""
+    while True:
+        handle = path.open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle.fileno()).st_nlink:
+                return handle
+        except BaseException:
+            handle.close()
+            raise
+        handle.close()
 
 
 def notify(state: str) -> None:
@@ -71,16 +85,15 @@ async def run(daemon: Daemon, keep: bool, instance: Instance) -> None:
         loop.add_signal_handler(number, stop.set)
     await daemon.start()
     loop.add_signal_handler(signal.SIGHUP, _reload, daemon)
-    runner = await serve(Api(daemon), instance.socket)
-    try:
+    async with contextlib.AsyncExitStack() as at_end:
+        at_end.push_async_callback(daemon.stop, keep)
+        runner = await serve(Api(daemon), instance.socket)
+        at_end.callback(instance.socket.unlink, missing_ok=True)
+        at_end.push_async_callback(runner.cleanup)
+        at_end.callback(notify, "STOPPING=1")
         _announce(daemon)
         notify("READY=1")
         await stop.wait()
-    finally:
-        notify("STOPPING=1")
-        await runner.cleanup()
-        instance.socket.unlink(missing_ok=True)
-        await daemon.stop(keep)
 
 
 def _reload(daemon: Daemon) -> None:

@@ -24,10 +24,10 @@ from evener.datapath.native import Core, maglev
 from evener.errors import DatapathError, EvenerError
 from evener.instance import Instance
 from evener.model import Config
-from evener.tables.compile import compile_tables
+from evener.tables.compile import IdSpace, compile_tables
 from evener.tables.diff import diff
 from evener.tables.effective import Network, merge
-from evener.tables.memory import Sizes, size_changes, total_bytes
+from evener.tables.memory import Array, Sizes, size_changes, total_bytes
 from evener.tables.publish import publish
 from evener.tables.recover import address_of
 
@@ -58,6 +58,8 @@ class Daemon:
         self._watcher = NetworkWatcher(self._network_changed)
         self._core = Core(self.datapath.tables)
         self._changing = asyncio.Lock()
+        self._published = Network()
+        self._strangers = opened.adopted  # there may be flows of ids that are in no table any more
         self._tasks: list[asyncio.Task[None]] = []
         self._sweep_part = 0
 
@@ -155,22 +157,26 @@ class Daemon:
         compiled = await asyncio.to_thread(
             compile_tables, merge(config, network), self.ids, tables.sizes, tables.seed, maglev
         )
-        self.config, self.ids = config, compiled.ids
+        self.config, self.ids, self._published = config, compiled.ids, network
         generation = await asyncio.to_thread(publish, tables, compiled, self.datapath.grace)
         await asyncio.to_thread(self._end_retired)
         return generation
 
     def _end_retired(self) -> None:
-        """End flows of retired backends and services, so that their ids come free."""
+        """End flows of retired backends and services, so that their ids come free. The daemon before
+        may have died after it published and before it came to this."""
         sizes, ids = self.datapath.tables.sizes, self.ids
-        if ids.backends.retired or ids.services.retired:
-            backends = np.zeros(sizes.backends, np.uint8)
-            backends[list(ids.backends.retired.values())] = 1
-            services = np.zeros(sizes.services, np.uint8)
-            services[list(ids.services.retired.values())] = 1
-            self._core.sweep(0, sizes.flow_groups, self.datapath.now(), backends, services)
+        if ids.backends.retired or ids.services.retired or self._strangers:
+            self._core.sweep(
+                0,
+                sizes.flow_groups,
+                self.datapath.now(),
+                backends=_all_but(ids.backends, sizes.backends),
+                services=_all_but(ids.services, sizes.services),
+            )
             ids.backends.forget()
             ids.services.forget()
+            self._strangers = False
         ids.tables.forget()
         if ids.snats.retired:
             used = np.unique(
@@ -183,7 +189,8 @@ class Daemon:
     def _network_changed(self, network: Network) -> None:
         async def publish_again() -> None:
             async with self._changing:
-                await self._publish(self.config)
+                if self._watcher.network is not self._published:  # else a later change was faster
+                    await self._publish(self.config)
 
         task = asyncio.create_task(self._logged("the network's change", publish_again()))
         self._tasks = [t for t in self._tasks if not t.done()] + [task]
@@ -191,7 +198,7 @@ class Daemon:
     async def _logged(self, what: str, work: Any) -> None:
         try:
             await work
-        except EvenerError as error:
+        except Exception as error:
             log.error("%s could not be published: %s", what, error)
 
     async def _every(self, seconds: float, work: Any) -> None:
@@ -199,8 +206,8 @@ class Daemon:
             await asyncio.sleep(seconds)
             try:
                 await work()
-            except EvenerError as error:
-                log.error("%s", error)
+            except Exception as error:  # what has to be done again and again is not given up
+                log.error("%s: %s", work.__name__.strip("_").replace("_", " "), error)
 
     async def _sweep(self) -> None:
         """Free the flows that are over, a part of the table at a time."""
@@ -255,6 +262,13 @@ class Daemon:
             "adopted": self.adopted,
             "warnings": self.warnings,
         }
+
+
+def _all_but(space: IdSpace[Any], room: int) -> Array:
+    """A byte for each id, 1 for all that stand for nothing in force. Id 0 is no id."""
+    mask = np.ones(room, np.uint8)
+    mask[[0, *space.ids.values()]] = 0
+    return mask
 
 
 def _backend_addresses(config: Config) -> list[IPv4Address]:

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon around its parts, on the simulator: one at a time, ends, and work that is never given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evener import config as configuration
+from evener import daemon as whole
+from evener.control.daemon import Daemon
+from evener.errors import DaemonError
+from evener.instance import Instance
+from evener.tables.effective import Network, NextHop
+
+TEXT = """
+[datapath]
+driver = "sim"
+interfaces = []
+flows = 1024
+[pool.p]
+backends = ["10.0.0.2:80"]
+[service.s]
+listen = "10.9.0.1:80/tcp"
+pool = "p"
+"""
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instance]:
+    for module in ("evener.instance", "evener.daemon"):
+        monkeypatch.setattr(f"{module}.RUN_FOLDER", tmp_path)
+    yield Instance("test")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def daemon(instance: Instance) -> Daemon:
+    return Daemon(configuration.loads(TEXT), Path("lab.toml"), instance)
+
+
+def network(last: int) -> Network:
+    address = IPv4Address(f"10.0.0.{last}")
+    return Network({address: NextHop(bytes([2, 0, 0, 0, 0, last]), bytes(6), 1)})
+
+
+def test_one_at_a_time(instance: Instance) -> None:
+    for _ in range(2):
+        with (
+            whole.only_one(instance),
+            pytest.raises(DaemonError, match="already"),
+            whole.only_one(instance),
+        ):
+            raise AssertionError("two daemons")
+
+
+def test_a_lock_that_its_owner_removed_is_none(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened while the one before ended, locked when its name was gone already."""
+    flock, removed = whole.fcntl.flock, []
+
+    def late(handle: object, how: int) -> None:
+        if not removed:
+            instance.lock.unlink()
+            removed.append(True)
+        flock(handle, how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(whole.fcntl, "flock", late)
+    with (
+        whole.only_one(instance),
+        pytest.raises(DaemonError, match="already"),
+        whole.only_one(instance),
+    ):
+        raise AssertionError("two daemons")
+
+
+def test_a_socket_that_cannot_be_had_ends_the_datapath_too(
+    daemon: Daemon, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+    monkeypatch.setattr(daemon, "start", lambda: asyncio.sleep(0))
+    monkeypatch.setattr(daemon.datapath, "remove", lambda: ended.append(True))
+    instance.socket.mkdir()
+    with pytest.raises(OSError, match=r"test\.sock"):
+        asyncio.run(whole.run(daemon, False, instance))
+    instance.socket.rmdir()
+    assert ended == [True]
+
+
+def test_a_burst_of_changes_is_published_once(daemon: Daemon) -> None:
+    async def work() -> int:
+        for last in range(2, 50):
+            daemon._watcher.network = network(last)
+            daemon._network_changed(daemon._watcher.network)
+        await asyncio.gather(*daemon._tasks)
+        return daemon.datapath.tables.generation
+
+    assert asyncio.run(work()) == 1
+    tables = daemon.datapath.tables
+    assert tables.neighbours["dst"][tables.active, 1].tolist() == [2, 0, 0, 0, 0, 49]
+
+
+def test_what_is_done_again_and_again_outlives_a_failure(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    async def some() -> None:
+        third = asyncio.Event()
+
+        async def work() -> None:
+            calls.append(True)
+            if len(calls) == 3:
+                third.set()
+            raise OSError("no luck")
+
+        task = asyncio.create_task(daemon._every(0, work))
+        await third.wait()
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(some(), 10))
+    assert "no luck" in caplog.text
+
+
+def test_flows_of_ids_that_nobody_knows_end_with_the_first_publication(daemon: Daemon) -> None:
+    """The daemon before removed a service and died before it had ended the service's flows."""
+    flows = daemon.datapath.tables.flows
+    ours = 1 << 48 | 0x0A, 1 | 1 << 32 | 0x0400 << 16
+    for record, (client, binding) in enumerate(
+        (ours, (9 << 48, ours[1]), (ours[0], ours[1] + 8), (ours[0] & 0xFFFF, ours[1]))
+    ):
+        flows[record] = client, binding | daemon.datapath.now() << 48
+    daemon._strangers = True
+    asyncio.run(daemon._publish(daemon.config))
+    held = np.flatnonzero(flows["binding"] & np.uint64(0xFFFF)).tolist()
+    assert held == [0, 3]  # the last is a port in quarantine, of a known backend
