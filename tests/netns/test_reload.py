@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any
 import pytest
 
 from evener.errors import ConfigError
+from evener.lab import namespaces
+from evener.lab.namespaces import Offload
+from evener.lab.topology import BRIDGE
 from tests.support.bpf import needs_namespaces
 from tests.support.running import VIP, Held, Running, configuration, result, running, wait_until
 
@@ -118,6 +122,38 @@ def test_sighup_reads_the_file_again(system: Running) -> None:
     wait_until(lambda: system.api.status()["generation"] > before, "the new generation")
     rows = system.hold("h1", PORT, 10).stop()
     assert {row["backend"] for row in rows} == {"h2"}
+
+
+def test_an_interface_that_was_made_anew(system: Running) -> None:
+    """Its name is the same, its program is gone with the one before: a reload attaches again."""
+    assert system.daemon is not None
+    host, switch = system.lab.balancer, system.lab.switch
+    before = system.api.status()["interfaces"]
+    namespaces.run(switch, ["ip", "link", "del", host.name])
+    for where, words in (
+        (
+            switch,
+            f"link add {host.name} type veth peer eth0 address {host.mac} netns {host.namespace}",
+        ),
+        (switch, f"link set {host.name} master {BRIDGE} up"),
+        (host.namespace, "link set eth0 up"),
+        (host.namespace, f"address add {host.address}/24 dev eth0"),
+    ):
+        namespaces.run(where, ["ip", *words.split()])
+    namespaces.in_namespace(
+        switch, lambda: namespaces.set_offload(host.name, Offload.TX_CHECKSUM, False)
+    )
+    assert system.api.reload()["generation"] > 1
+    after = system.api.status()["interfaces"]
+    assert [row["interface"] for row in after] == ["eth0"]
+    assert after[0]["ifindex"] == host_ifindex(system) != before[0]["ifindex"]
+    assert "prog/xdp" in system.lab.run("lb", ["ip", "-d", "link", "show", "eth0"]).stdout
+
+
+def host_ifindex(system: Running) -> int:
+    return namespaces.in_namespace(
+        system.lab.balancer.namespace, lambda: socket.if_nametoindex("eth0")
+    )
 
 
 def test_a_wrong_file_changes_nothing(system: Running) -> None:

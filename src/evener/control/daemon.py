@@ -117,8 +117,8 @@ class Daemon:
             changes = diff(self.config, config)
             await self._watcher.resolve(_backend_addresses(config))
             before = self.datapath.attachments
-            if config.datapath.interfaces != self.config.datapath.interfaces:
-                await asyncio.to_thread(self._attach, config.datapath.interfaces)
+            # Also if the names are the same: an interface may have been made anew.
+            await asyncio.to_thread(self._attach, config.datapath.interfaces)
             try:
                 generation = await self._publish(config)
             except EvenerError:

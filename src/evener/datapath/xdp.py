@@ -113,7 +113,13 @@ class XdpDatapath:
     def _attach_one(self, ifindex: int) -> bool:
         """Whether the interface was not attached before."""
         path = self._pins / f"link_{ifindex}"
-        link = self._links.get(ifindex) or _pinned_link(path, ifindex)
+        link = self._links.get(ifindex)
+        if (
+            link is not None and link.ifindex != ifindex
+        ):  # that interface is gone, its number used again
+            self._let_go(ifindex)
+            link = None
+        link = link or _pinned_link(path, ifindex)
         known = link is not None
         if link is None:
             link = bpf.attach_xdp(self._program, ifindex)
