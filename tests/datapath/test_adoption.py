@@ -17,7 +17,7 @@ from evener.datapath.xdp import XdpDatapath
 from evener.model import Config
 from evener.tables.compile import Ids, compile_tables
 from evener.tables.effective import Network, merge
-from evener.tables.memory import Sizes
+from evener.tables.memory import Sizes, shapes
 from evener.tables.publish import publish
 from tests.support.bpf import needs_bpf
 
@@ -91,3 +91,19 @@ def test_a_trace_ends_with_its_daemon(pins: Path) -> None:
     with opened(pins, config(0, 3)) as datapath:
         assert datapath.adopted.maps
         assert datapath.tables.settings["trace"][0] == 0
+
+
+def test_a_smaller_configuration_leaves_flows_where_they_are(pins: Path) -> None:
+    """The ids of the backends that stay are beyond the tables that the new file alone would get."""
+    large, small = config(0, 300), config(290, 10)
+    with opened(pins, large) as datapath:
+        before = put_in_force(datapath, large)
+        datapath.tables.flows["client"][7] = 7
+    with opened(pins, small) as datapath:
+        assert Sizes.for_config(small, bpf.possible_cpus()).backends < max(before.values())
+        assert datapath.tables.flows["client"][7] == 7
+        assert datapath.adopted.maps.keys() == shapes(datapath.tables.sizes).keys()
+        after = put_in_force(datapath, small)
+    assert after == {address: before[address] for address in after}
+    with opened(pins, config(280, 100)) as datapath:
+        assert put_in_force(datapath, config(280, 100)).items() >= after.items()

@@ -39,6 +39,7 @@ class OpenedXdp:
         self._check(config.datapath.interfaces)
         sizes = Sizes.for_config(config, bpf.possible_cpus())
         datapath = XdpDatapath.open(sizes, instance.pins)
+        sizes = datapath.tables.sizes
         adopted = datapath.adopted
         self.datapath: Datapath = datapath
         self.ids = adopted.ids or Ids.empty(sizes)

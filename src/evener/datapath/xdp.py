@@ -13,7 +13,7 @@ import contextlib
 import secrets
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -38,8 +38,10 @@ _CLOCK_FRAME: Final = bytes(64)
 
 @dataclass(slots=True)
 class Adopted:
-    """What an earlier daemon left: maps that fit, its seed, its ids; empty when there is nothing."""
+    """What an earlier daemon left: maps that fit, its seed, its ids; empty when there is nothing.
+    sizes: with room for what it left and for what is wanted now."""
 
+    sizes: Sizes
     maps: dict[str, bpf.Map] = field(default_factory=dict)
     seed: Seed | None = None
     ids: Ids | None = None
@@ -65,10 +67,13 @@ class XdpDatapath:
     def open(cls, sizes: Sizes, pins: Path) -> XdpDatapath:
         """Load the program over new or adopted maps; nothing is attached and no packet sees it yet.
 
+        sizes: the least that there is to be room for. With flows to go on with, no table becomes smaller
+        than theirs: `tables.sizes` says how large they are.
         Raises MachineError or DatapathError when the kernel refuses.
         """
         bpf.ensure_bpffs()
         adopted = _adopt(pins, sizes)
+        sizes = adopted.sizes
         with load(sizes, adopted.maps) as obj:
             tables = Tables(sizes, {name: obj.map(name).mmap() for name in shapes(sizes)})
             tables.prepare(adopted.seed or new_seed())
@@ -221,10 +226,11 @@ def _adopt(pins: Path, sizes: Sizes) -> Adopted:
     flows that it placed. If records are laid out differently, nothing is taken.
     """
     if not (pins / "settings").exists():
-        return Adopted()
+        return Adopted(sizes)
     old = _pinned_maps(pins)
     if not _same_layout(old["settings"]):
-        return Adopted(lost_flows=True)
+        return Adopted(sizes, lost_flows=True)
+    wanted, sizes = sizes, _no_smaller(sizes, old)
     fits = {
         name
         for name, table in shapes(sizes).items()
@@ -239,10 +245,33 @@ def _adopt(pins: Path, sizes: Sizes) -> Adopted:
     # A daemon that died while it made larger tables may have left gaps.
     flows = kept >= _FLOW_TABLES and {"services", "backends", "snats"} <= old.keys()
     return Adopted(
+        sizes if flows else wanted,
         maps={name: old[name] for name in kept} if flows else {},
         seed=tuple(int(word) for word in settings["seed"]) if flows else None,  # type: ignore[arg-type]
         ids=_old_ids(old, int(settings["active"]) & 1, sizes) if flows else None,
         lost_flows=not flows,
+    )
+
+
+def _no_smaller(sizes: Sizes, old: dict[str, bpf.Map]) -> Sizes:
+    """Room for every id that was given out: flows name their backend, service and SNAT address by it,
+    and a smaller configuration has to leave them where they are."""
+    copies = layout.COPIES
+    there = {
+        "index_groups": ("endpoints", copies),
+        "services": ("services", copies),
+        "backends": ("backends", copies),
+        "snats": ("snats", copies),
+        "neighbours": ("neighbours", copies),
+        "tables": ("slots", copies * layout.SLOT_LINES),
+    }
+    return replace(
+        sizes,
+        **{
+            size: max(getattr(sizes, size), old[name].max_entries // each)
+            for size, (name, each) in there.items()
+            if name in old
+        },
     )
 
 

@@ -27,19 +27,22 @@ def port_of(word: Any) -> int:
 
 
 def recover_ids(services: Array, backends: Array, snats: Array, sizes: Sizes) -> Ids:
-    """Ids as one copy of the tables has them. Backends that are gone come back as retired."""
+    """Ids as one copy of the tables has them. Backends that are gone come back as retired.
+
+    sizes: no smaller than the tables, or ids would be lost that flows refer to.
+    """
     ids = Ids.empty(sizes)
-    for number, record in enumerate(services[: sizes.services]):
+    for number, record in enumerate(services):
         if record["mode"]:
             key = address_of(record["addr"]), port_of(record["port"]), Protocol(record["protocol"])
             ids.services.ids[key] = number
-    for number, record in enumerate(backends[: sizes.backends]):
+    for number, record in enumerate(backends):
         if record["state"] == layout.BACKEND_NONE:
             continue
         key = address_of(record["addr"]), port_of(record["port"]), Protocol(record["protocol"])
         gone = record["state"] == layout.BACKEND_GONE
         (ids.backends.retired if gone else ids.backends.ids)[key] = number
-    for number, record in enumerate(snats[: sizes.snats]):
+    for number, record in enumerate(snats):
         if record["addr"]["half"].any():
             ids.snats.ids[address_of(record["addr"])] = number
     return ids
