@@ -52,6 +52,14 @@ def test_twice_as_many_ports_as_flows_in_a_power_of_two_of_tables(flows):
     assert tables * 65_536 >= 2 * flows
 
 
+@pytest.mark.parametrize("backends", [1, 31, 4000])
+def test_usual_numbers_of_backends_have_port_tables_of_their_own(backends):
+    """And as many whatever the number: a restart with more backends goes on with the port tables."""
+    sizes = Sizes.for_config(config(1024, backends=backends), cpus=1)
+    assert sizes.port_tables == 32
+    assert shapes(sizes)["ports"].nbytes == 8 << 20
+
+
 def test_what_a_flow_costs():
     """A record of 16 bytes at 55 % and two words of 4 bytes: within the 40 bytes that are the goal."""
     shape = shapes(Sizes.for_config(config(2**20), cpus=1))

@@ -25,6 +25,10 @@ INDEX_ROOM: Final = 3
 """Groups of the endpoint index for each endpoint there may ever be. n endpoints in G groups of 4 leave
 n^5 / (120 G^4) of the groups too small: about one of all when 10,000 endpoints fill the index, so that
 one of the first few seeds fits."""
+PORT_TABLES: Final = 32
+"""The least number of port tables: so many backends (less one) have a table of their own for an SNAT
+address, and a client keeps its port whenever that is free towards its backend. A constant, and not made
+from the number of backends: a restart with more of them has to fit the port tables that there are."""
 LOCAL_PORTS: Final = range(64_512, 65_536)
 """Ports of SNAT addresses that are the balancer's own (its health checks), never given to flows."""
 
@@ -67,8 +71,8 @@ class Sizes:
             neighbours=neighbours,
             tables=max(4, _power_of_two(2 * len(config.pools) + 1)),
             flow_groups=max(64, -(-int(flows / FILL) // layout.FLOW_WAYS)),
-            # Twice as many ports as flows, at least 4 tables.
-            port_tables=max(4, _power_of_two(-(-2 * flows // 65_536))),
+            # Twice as many ports as flows.
+            port_tables=max(PORT_TABLES, _power_of_two(-(-2 * flows // 65_536))),
         )
 
     @property
