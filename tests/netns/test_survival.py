@@ -8,6 +8,7 @@ lb 10.0.0.10 (VIP) ----+
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from evener.errors import DaemonError
+from evener.lab import balancer
 from evener.lab.capture import Capture
 from evener.lab.topology import BRIDGE
 from tests.support.bpf import needs_namespaces
@@ -122,3 +124,31 @@ def test_a_changed_configuration_is_adopted_at_restart(system: Running) -> None:
     )
     assert [r for r in held.stop() if r["broken"] and r["backend"] == "h2"] == []
     assert {row["backend"] for row in system.hold("h4", PORT, 10).stop()} == {"h2"}
+
+
+def test_ended_with_keep_connections_go_on(system: Running) -> None:
+    """SIGTERM with `run --keep` leaves program and tables in force; the next daemon adopts them."""
+    system.kill()
+    evener = str(Path(sys.executable).with_name("evener"))
+    with system.log.open("ab") as log:
+        keeper = system.lab.popen(
+            "lb", [evener, "run", "--keep", system.config], stdout=log, stderr=log
+        )
+    balancer.wait_ready(system.lab, keeper, system.log)
+    held = system.hold("h1", PORT, 20, "--every", "0.05")
+    keeper.terminate()
+    assert keeper.wait(10) == 0
+    with pytest.raises(DaemonError):
+        system.api.status()
+    without = {row["port"]: row["messages"] for row in held.report()}
+    fresh = system.hold("h4", PORT, 10)
+    wait_until(
+        lambda: all(r["messages"] > without[r["port"]] + 3 for r in held.report()),
+        "connections to go on without a daemon",
+    )
+    system.start()
+    assert system.api.status()["adopted"]
+    flows = [row for row in system.rows("flows") if row["state"] == "ESTABLISHED"]
+    assert len(flows) == 30
+    assert [row for row in (*held.stop(), *fresh.stop()) if row["broken"]] == []
+    assert system.drops() == {}
