@@ -19,11 +19,11 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from evener import __version__
 from evener import config as configuration
-from evener.api.server import Api, serve
+from evener.api.server import Api, serve, status
 from evener.control.daemon import Daemon
 from evener.errors import DaemonError, EvenerError, MachineError
 from evener.instance import RUN_FOLDER, Instance
@@ -91,7 +91,7 @@ async def run(daemon: Daemon, keep: bool, instance: Instance) -> None:
         at_end.callback(instance.socket.unlink, missing_ok=True)
         at_end.push_async_callback(runner.cleanup)
         at_end.callback(notify, "STOPPING=1")
-        _announce(daemon)
+        _announce(daemon, await status(daemon))
         notify("READY=1")
         await stop.wait()
 
@@ -108,8 +108,7 @@ def _reload(daemon: Daemon) -> None:
     asyncio.ensure_future(attempt())  # noqa: RUF006 (it logs its own failure)
 
 
-def _announce(daemon: Daemon) -> None:
-    status = daemon.status()
+def _announce(daemon: Daemon, told: dict[str, Any]) -> None:
     for a in daemon.datapath.attachments:
         log.info("attached to %s in %s mode", a.interface, a.mode)
     log.info(
@@ -117,13 +116,13 @@ def _announce(daemon: Daemon) -> None:
         f"{daemon.config.datapath.flows:,}",
         daemon.datapath.tables.raw("flows").nbytes / 1e6
         + daemon.datapath.tables.raw("ports").nbytes / 1e6,
-        status["memory_bytes"] / 1e6,
+        told["memory_bytes"] / 1e6,
     )
     if daemon.adopted:
-        log.info("flows taken over from the daemon before: %d", status["flows"]["now"])
+        log.info("flows taken over from the daemon before: %d", told["flows"]["now"])
     for service in daemon.config.services:
         log.info("service %s on %s", service.name, service.listen)
-    log.info("ready: generation %d, pid %d", status["generation"], status["pid"])
+    log.info("ready: generation %d, pid %d", told["generation"], told["pid"])
 
 
 def main() -> int:

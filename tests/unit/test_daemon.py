@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 
 from evener import config as configuration
 from evener import daemon as whole
+from evener.api import server
 from evener.control.daemon import Daemon
 from evener.errors import DaemonError
 from evener.instance import Instance
+from evener.model import Config
 from evener.tables.effective import Network, NextHop
 
 TEXT = """
@@ -140,3 +143,36 @@ def test_flows_of_ids_that_nobody_knows_end_with_the_first_publication(daemon: D
     asyncio.run(daemon._publish(daemon.config))
     held = np.flatnonzero(flows["binding"] & np.uint64(0xFFFF)).tolist()
     assert held == [0, 3]  # the last is a port in quarantine, of a known backend
+
+
+def test_status_counts_the_flows_that_are_listed(daemon: Daemon) -> None:
+    """A record whose time is over is there until it is swept, and no flow any more."""
+    daemon.datapath.tables.flows[5] = 1 << 48 | 0x0A, 1 | 1 << 32 | 0x0400 << 16
+    asyncio.run(daemon._publish(daemon.config))
+
+    def now() -> int:
+        found: int = asyncio.run(server.status(daemon))["flows"]["now"]
+        return found
+
+    daemon.datapath.tables.flows["binding"][5] |= np.uint64(daemon.datapath.now() << 48)
+    assert now() == 1
+    long_ago = daemon.datapath.now() - 2_000 & 0xFFFF
+    daemon.datapath.tables.flows["binding"][5] &= np.uint64(0xFFFF_FFFF_FFFF)
+    daemon.datapath.tables.flows["binding"][5] |= np.uint64(long_ago << 48)
+    assert now() == 0
+
+
+@pytest.mark.parametrize("what", ["apply", "differences"])
+def test_a_large_file_is_understood_beside_the_event_loop(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    where, loads = [], configuration.loads
+
+    def noted(text: str, source: str) -> Config:
+        where.append(threading.current_thread())
+        return loads(text, source)
+
+    monkeypatch.setattr(configuration, "loads", noted)
+    asyncio.run(getattr(daemon, what)(TEXT, "a test"))
+    assert where
+    assert threading.main_thread() not in where

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from evener.api import server
 from evener.datapath.native import Core
 from evener.observe import counters, explain, flows, trace
 from evener.observe.snapshot import Snapshot
@@ -37,7 +39,7 @@ def write() -> str:
         "flows": flows.flows(snapshot)[0],
         "counters": {**counters.counters(snapshot)[0], **counters.counters(snapshot)[1]},
         "reasons": counters.reasons(snapshot)[0],
-        "status": daemon.status(),
+        "status": asyncio.run(server.status(daemon)),
         "trace": event_row,
         "out": event_row["out"],
         "explain": {key: value for key, value in plan.items() if key not in event_row},

@@ -166,7 +166,7 @@ FIELDS = {
             "uptime_s": "seconds since the daemon started",
             "config": "the file that it was started with",
             "interfaces": "where it is attached: `interface`, `ifindex`, and `mode` (`native`, `generic` or `simulated`)",
-            "flows": "`capacity`, and how many there are `now`",
+            "flows": "`capacity`, and how many `evener show flows` would list `now`",
             "memory_bytes": "of all tables",
             "adopted": "whether it took over what a daemon before it had left in force",
             "warnings": "sentences for the operator",

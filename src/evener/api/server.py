@@ -50,7 +50,19 @@ class Control(Protocol):
 
     async def reload(self) -> tuple[int, list[str]]: ...
 
-    def differences(self, text: str, source: str) -> list[str]: ...
+    async def differences(self, text: str, source: str) -> list[str]: ...
+
+
+def snapshot_of(control: Control) -> Snapshot:
+    """The daemon as observers see it."""
+    return Snapshot(control.config, control.ids, control.datapath)
+
+
+async def status(control: Control) -> dict[str, Any]:
+    """What the daemon says of itself, and how many flows there are, counted as `show flows` lists them."""
+    told, snapshot = control.status(), snapshot_of(control)
+    now = await asyncio.to_thread(flows.count, snapshot)
+    return {**told, "flows": {**told["flows"], "now": now}}
 
 
 def _json(payload: dict[str, Any], status: int = 200) -> web.Response:
@@ -128,10 +140,10 @@ class Api:
         )
 
     def _snapshot(self) -> Snapshot:
-        return Snapshot(self._control.config, self._control.ids, self._control.datapath)
+        return snapshot_of(self._control)
 
     async def _status(self, _: web.Request) -> web.Response:
-        return _json({"evener": __version__, **self._control.status()})
+        return _json({"evener": __version__, **await status(self._control)})
 
     def _rows(self, read: Callable[[Snapshot], list[dict[str, Any]]]) -> Handler:
         async def handler(_: web.Request) -> web.StreamResponse:
@@ -157,9 +169,8 @@ class Api:
         return _json({"generation": generation, "changes": changes})
 
     async def _diff(self, request: web.Request) -> web.Response:
-        return _json(
-            {"changes": self._control.differences(*await _body(request, "text", "source"))}
-        )
+        changes = await self._control.differences(*await _body(request, "text", "source"))
+        return _json({"changes": changes})
 
     async def _explain(self, request: web.Request) -> web.Response:
         client, listen = await _body(request, "client", "listen")

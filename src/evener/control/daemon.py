@@ -101,15 +101,15 @@ class Daemon:
     async def apply(self, text: str, source: str) -> tuple[int, list[str]]:
         """Put a configuration in force: the generation and what changed. ConfigError or DatapathError:
         nothing did."""
-        return await self._change(configuration.loads(text, source))
+        return await self._change(await asyncio.to_thread(configuration.loads, text, source))
 
     async def reload(self) -> tuple[int, list[str]]:
         """Apply the file that the daemon was started with, as it is now."""
-        return await self._change(configuration.load(self.path))
+        return await self._change(await asyncio.to_thread(configuration.load, self.path))
 
-    def differences(self, text: str, source: str) -> list[str]:
+    async def differences(self, text: str, source: str) -> list[str]:
         """What `apply` would change."""
-        return diff(self.config, configuration.loads(text, source))
+        return diff(self.config, await asyncio.to_thread(configuration.loads, text, source))
 
     async def _change(self, config: Config) -> tuple[int, list[str]]:
         async with self._changing:
@@ -240,9 +240,9 @@ class Daemon:
             await asyncio.sleep(0.02)
 
     def status(self) -> dict[str, Any]:
-        """What the daemon is and does, for the status query."""
+        """What the daemon is and does; all that the status query tells but the flows there are now, which
+        those who look count."""
         sizes = self.datapath.tables.sizes
-        binding = self.datapath.tables.flows["binding"]
         return {
             "instance": self.instance.name,
             "pid": os.getpid(),
@@ -254,10 +254,7 @@ class Daemon:
                 {"interface": a.interface, "ifindex": a.ifindex, "mode": a.mode}
                 for a in self.datapath.attachments
             ],
-            "flows": {
-                "capacity": self.config.datapath.flows,
-                "now": int(np.count_nonzero(binding & np.uint64(0xFFFF))),
-            },
+            "flows": {"capacity": self.config.datapath.flows},
             "memory_bytes": total_bytes(sizes),
             "adopted": self.adopted,
             "warnings": self.warnings,
