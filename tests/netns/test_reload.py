@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from evener.errors import ConfigError
-from evener.lab import namespaces
+from evener.lab import namespaces, topology
 from evener.lab.namespaces import Offload
 from evener.lab.topology import BRIDGE
 from tests.support.bpf import needs_namespaces
@@ -127,9 +127,35 @@ def test_sighup_reads_the_file_again(system: Running) -> None:
 def test_an_interface_that_was_made_anew(system: Running) -> None:
     """Its name is the same, its program is gone with the one before: a reload attaches again."""
     assert system.daemon is not None
-    host, switch = system.lab.balancer, system.lab.switch
     before = system.api.status()["interfaces"]
-    namespaces.run(switch, ["ip", "link", "del", host.name])
+    namespaces.run(system.lab.switch, ["ip", "link", "del", system.lab.balancer.name])
+    made_anew(system)
+    assert system.api.reload()["generation"] > 1
+    after = system.api.status()["interfaces"]
+    assert [row["interface"] for row in after] == ["eth0"]
+    assert after[0]["ifindex"] == host_ifindex(system) != before[0]["ifindex"]
+    assert "prog/xdp" in system.lab.run("lb", ["ip", "-d", "link", "show", "eth0"]).stdout
+
+
+def test_an_interface_that_goes_is_told_of_and_attached_when_it_comes_back(system: Running) -> None:
+    def mode() -> str:
+        (row,) = system.api.status()["interfaces"]
+        return str(row["mode"])
+
+    before = system.api.status()["interfaces"][0]["ifindex"]
+    namespaces.run(system.lab.switch, ["ip", "link", "del", system.lab.balancer.name])
+    wait_until(lambda: mode() == "gone", "the daemon to notice")
+    made_anew(system)
+    wait_until(lambda: mode() == "native", "the daemon to attach again")
+    assert system.api.status()["interfaces"][0]["ifindex"] == host_ifindex(system) != before
+    for words in ("interface eth0 is gone", "attached again to eth0 in native mode"):
+        wait_until(lambda words=words: words in system.log.read_text(), words)  # type: ignore[misc]
+    assert broken(system.hold("h1", PORT, 10).stop()) == []
+
+
+def made_anew(system: Running) -> None:
+    """The balancer's interface, as the lab had made it."""
+    host, switch = system.lab.balancer, system.lab.switch
     for where, words in (
         (
             switch,
@@ -140,14 +166,13 @@ def test_an_interface_that_was_made_anew(system: Running) -> None:
         (host.namespace, f"address add {host.address}/24 dev eth0"),
     ):
         namespaces.run(where, ["ip", *words.split()])
-    namespaces.in_namespace(
-        switch, lambda: namespaces.set_offload(host.name, Offload.TX_CHECKSUM, False)
-    )
-    assert system.api.reload()["generation"] > 1
-    after = system.api.status()["interfaces"]
-    assert [row["interface"] for row in after] == ["eth0"]
-    assert after[0]["ifindex"] == host_ifindex(system) != before[0]["ifindex"]
-    assert "prog/xdp" in system.lab.run("lb", ["ip", "-d", "link", "show", "eth0"]).stdout
+
+    def finish() -> None:
+        topology._attach_pass([socket.if_nametoindex(host.name)])
+        for offload in (Offload.TX_CHECKSUM, Offload.GRO):
+            namespaces.set_offload(host.name, offload, False)
+
+    namespaces.in_namespace(switch, finish)
 
 
 def host_ifindex(system: Running) -> int:

@@ -165,7 +165,8 @@ FIELDS = {
             "generation": "number of the configuration in force",
             "uptime_s": "seconds since the daemon started",
             "config": "the file that it was started with",
-            "interfaces": "where it is attached: `interface`, `ifindex`, and `mode` (`native`, `generic` or `simulated`)",
+            "interfaces": "where it is attached: `interface`, `ifindex`, and `mode` (`native`, `generic` or `simulated`; "
+            "`gone`: there is no such interface; `detached`: there is, and it could not be attached yet)",
             "flows": "`capacity`, and how many `evener show flows` would list `now`",
             "memory_bytes": "of all tables",
             "adopted": "whether it took over what a daemon before it had left in force",

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Coroutine
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from evener.control.network import NetworkWatcher
 from evener.datapath.native import Core, maglev
 from evener.errors import DatapathError, EvenerError
 from evener.instance import Instance
-from evener.model import Config
+from evener.model import Config, Driver
 from evener.tables.compile import IdSpace, compile_tables
 from evener.tables.diff import diff
 from evener.tables.effective import Network, merge
@@ -37,6 +38,7 @@ SWEEP_EVERY_S = 0.5
 SWEEP_PARTS = 10  # so each flow is looked at every five seconds
 CONFIRM_EVERY_S = 15.0  # below the kernel's base reachable time, so that backends stay confirmed
 WANTED_EVERY_S = 0.05
+ATTACH_EVERY_S = 1.0  # how soon an interface that could not be attached again is tried once more
 
 
 class Daemon:
@@ -55,13 +57,16 @@ class Daemon:
         self._attach = opened.attach
         if opened.warning:
             self._warn(opened.warning)
-        self._watcher = NetworkWatcher(self._network_changed)
+        self._watcher = NetworkWatcher(self._network_changed, self._links_changed)
         self._core = Core(self.datapath.tables)
         self._changing = asyncio.Lock()
         self._published = Network()
         self._strangers = opened.adopted  # there may be flows of ids that are in no table any more
         self._tasks: list[asyncio.Task[None]] = []
         self._sweep_part = 0
+        self._running = False
+        self._gone: set[str] = set()
+        self._refused = ""
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -75,16 +80,18 @@ class Daemon:
             await self._settle_neighbours()
             async with self._changing:
                 await self._publish(self.config)
-            await asyncio.to_thread(self._attach, self.config.datapath.interfaces)
+                await asyncio.to_thread(self._attach, self.config.datapath.interfaces)
         except BaseException:
             await self._watcher.stop()
             if not self.adopted:
                 self.datapath.remove()
             raise
-        self._tasks = [
+        self._running = True
+        self._tasks += [
             asyncio.create_task(self._every(SWEEP_EVERY_S, self._sweep)),
             asyncio.create_task(self._every(CONFIRM_EVERY_S, self._resolve_all)),
             asyncio.create_task(self._every(WANTED_EVERY_S, self._resolve_wanted)),
+            asyncio.create_task(self._every(ATTACH_EVERY_S, self._follow_interfaces)),
         ]
 
     async def stop(self, keep: bool) -> None:
@@ -192,14 +199,55 @@ class Daemon:
                 if self._watcher.network is not self._published:  # else a later change was faster
                     await self._publish(self.config)
 
-        task = asyncio.create_task(self._logged("the network's change", publish_again()))
+        self._begin(publish_again(), "the network's change could not be published")
+
+    def _links_changed(self) -> None:
+        self._begin(self._follow_interfaces(), "interfaces could not be followed")
+
+    def _begin(self, work: Coroutine[Any, Any, None], failure: str) -> None:
+        async def logged() -> None:
+            try:
+                await work
+            except Exception as error:
+                log.error("%s: %s", failure, error)
+
+        task = asyncio.create_task(logged())
         self._tasks = [t for t in self._tasks if not t.done()] + [task]
 
-    async def _logged(self, what: str, work: Any) -> None:
-        try:
-            await work
-        except Exception as error:
-            log.error("%s could not be published: %s", what, error)
+    async def _follow_interfaces(self) -> None:
+        """Let go of interfaces that are gone; attach to those that came back, under a new number."""
+        if not self._running or not self._stale():
+            return
+        gone = set(self.config.datapath.interfaces) - self._watcher.interfaces.keys()
+        for name in sorted(gone - self._gone):
+            log.warning("interface %s is gone: its packets are not handled", name)
+        self._gone = gone
+        async with self._changing:
+            before = {a.interface: a.ifindex for a in self.datapath.attachments}
+            if not self._stale():  # a reload was faster
+                return
+            there = self._watcher.interfaces
+            wanted = tuple(n for n in self.config.datapath.interfaces if n in there)
+            try:
+                await asyncio.to_thread(self._attach, wanted)
+            except EvenerError as error:
+                if str(error) != self._refused:
+                    self._refused = str(error)
+                    log.error("not attached again: %s", error)
+                return
+            self._refused, self._gone = "", set(self._gone - set(wanted))
+            for a in self.datapath.attachments:
+                if before.get(a.interface) != a.ifindex:
+                    log.info("attached again to %s in %s mode", a.interface, a.mode)
+
+    def _stale(self) -> set[str]:
+        """Configured interfaces that the datapath should be on and is not, or the other way round."""
+        if self.datapath.driver == Driver.SIM:
+            return set()
+        there = self._watcher.interfaces
+        wanted = {(n, there[n]) for n in self.config.datapath.interfaces if n in there}
+        attached = {(a.interface, a.ifindex) for a in self.datapath.attachments}
+        return {name for name, _ in wanted ^ attached}
 
     async def _every(self, seconds: float, work: Any) -> None:
         while True:
@@ -239,6 +287,26 @@ class Daemon:
                 return
             await asyncio.sleep(0.02)
 
+    def _interfaces(self) -> list[dict[str, Any]]:
+        stale = self._stale()
+        rows: list[dict[str, Any]] = [
+            {"interface": a.interface, "ifindex": a.ifindex, "mode": a.mode}
+            for a in self.datapath.attachments
+            if a.interface not in stale
+        ]
+        if self.datapath.driver == Driver.SIM:
+            return rows
+        there, named = self._watcher.interfaces, {row["interface"] for row in rows}
+        return rows + [
+            {
+                "interface": n,
+                "ifindex": there.get(n, 0),
+                "mode": "detached" if n in there else "gone",
+            }
+            for n in self.config.datapath.interfaces
+            if n not in named
+        ]
+
     def status(self) -> dict[str, Any]:
         """What the daemon is and does; all that the status query tells but the flows there are now, which
         those who look count."""
@@ -250,10 +318,7 @@ class Daemon:
             "generation": self.datapath.tables.generation,
             "uptime_s": round(time.monotonic() - self.started, 3),
             "config": str(self.path),
-            "interfaces": [
-                {"interface": a.interface, "ifindex": a.ifindex, "mode": a.mode}
-                for a in self.datapath.attachments
-            ],
+            "interfaces": self._interfaces(),
             "flows": {"capacity": self.config.datapath.flows},
             "memory_bytes": total_bytes(sizes),
             "adopted": self.adopted,

@@ -35,6 +35,7 @@ class _Seen:
     """The kernel's tables as the messages told them."""
 
     links: dict[int, bytes] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
     neighbours: dict[tuple[int, IPv4Address], bytes] = field(default_factory=dict)
     routes: dict[tuple[IPv4Network, int], tuple[IPv4Address | None, int]] = field(
         default_factory=dict
@@ -68,9 +69,14 @@ def _change(table: dict[Any, Any], key: Any, value: Any) -> bool:
 
 
 def _note_link(seen: _Seen, message: Any, event: str) -> bool:
+    if message["family"] != 0:  # a bridge telling of its ports: one that leaves is a link still
+        return False
     address = _mac(message.get_attr("IFLA_ADDRESS"))
-    gone = event == "RTM_DELLINK" or address is None or len(address) != 6
-    return _change(seen.links, message["index"], None if gone else address)
+    gone = event == "RTM_DELLINK"
+    ethernet = not gone and address is not None and len(address) == 6
+    name = None if gone else message.get_attr("IFLA_IFNAME")
+    renamed = _change(seen.names, message["index"], name)
+    return _change(seen.links, message["index"], address if ethernet else None) or renamed
 
 
 def _note_neighbour(seen: _Seen, message: Any, event: str) -> bool:
@@ -112,19 +118,29 @@ def network_of(seen: _Seen) -> Network:
     )
 
 
+def _interfaces(seen: _Seen) -> dict[str, int]:
+    return {name: index for index, name in seen.names.items()}
+
+
 class NetworkWatcher:
-    """Follows the kernel and calls `changed(network)` when something that matters did change.
+    """Follows the kernel and calls `changed(network)` when something that matters did change, and
+    `links_changed()` when interfaces came, went, or were renamed.
 
     Two sockets: one is told of changes, the other asks. When changes come faster than they are read, the
     kernel drops some and says so (ENOBUFS): then the first is opened anew and everything is read again.
     """
 
-    def __init__(self, changed: Callable[[Network], None]) -> None:
+    def __init__(
+        self, changed: Callable[[Network], None], links_changed: Callable[[], None] = lambda: None
+    ) -> None:
         self._changed = changed
+        self._links_changed = links_changed
         self._seen = _Seen()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.network = Network()
+        self.interfaces: dict[str, int] = {}
+        """Every interface's number by its name."""
 
     async def start(self) -> None:
         """Read everything once, then follow."""
@@ -132,12 +148,12 @@ class NetworkWatcher:
 
         self._ipr = AsyncIPRoute()
         self._events = await self._subscribe()
-        self.network = network_of(self._seen)
+        self.network, self.interfaces = network_of(self._seen), _interfaces(self._seen)
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
-        """Follow no longer; `changed` is not called again."""
-        self._changed = lambda _: None
+        """Follow no longer; nothing is called again."""
+        self._changed, self._links_changed = lambda _: None, lambda: None
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -200,9 +216,13 @@ class NetworkWatcher:
 
     def _settle(self) -> None:
         network = network_of(self._seen)
+        interfaces = _interfaces(self._seen)
+        before, self.interfaces = self.interfaces, interfaces
         if network != self.network:
             self.network = network
             self._changed(network)
+        if interfaces != before:
+            self._links_changed()
 
     def gateway_of(self, address: IPv4Address) -> tuple[IPv4Address, int] | None:
         """Whom to ask ARP for to reach an address, and on which interface."""
