@@ -245,6 +245,41 @@ def test_ids_can_be_recovered_from_the_records():
     assert found.snats.ids == {**made.ids.snats.ids, **made.ids.snats.retired}
 
 
+def test_a_neighbour_that_changes_fills_no_table_again():
+    calls = []
+
+    def fill(slots, **columns):
+        calls.append(True)
+        maglev(slots, **columns)
+
+    of = config(
+        pool("p", (2, 80), (3, 81)), pool("q", (4, 80)), service("s", "p"), service("t", "q", 81)
+    )
+    larger = config(
+        pool("p", (2, 80), (3, 81), (5, 80)),
+        pool("q", (4, 80)),
+        service("s", "p"),
+        service("t", "q", 81),
+    )
+    sizes = Sizes.for_config(of, cpus=1)
+    first = compile_tables(merge(of, Network()), Ids.empty(sizes), sizes, SEED, fill)
+    assert len(calls) == 2
+    network = Network({a(2): HOP})
+    again = compile_tables(merge(of, network), first.ids, sizes, SEED, fill, first.filled)
+    assert len(calls) == 2
+    assert (again.slots == first.slots).all()
+    assert again.backends["nexthop"]["ifindex"].any()
+    changed = compile_tables(merge(larger, network), again.ids, sizes, SEED, fill, again.filled)
+    assert len(calls) == 3
+    plain = compile_tables(merge(larger, network), again.ids, sizes, SEED, maglev)
+    assert (changed.slots == plain.slots).all()
+    other = compile_tables(
+        merge(larger, network), again.ids, sizes, bytes(32), fill, changed.filled
+    )
+    assert len(calls) == 5
+    assert (other.slots != changed.slots).any()
+
+
 # ---------------------------------------------------------------- the endpoint index
 
 

@@ -25,7 +25,7 @@ from evener.datapath.native import Core, maglev
 from evener.errors import DatapathError, EvenerError
 from evener.instance import Instance
 from evener.model import Config, Driver
-from evener.tables.compile import IdSpace, compile_tables
+from evener.tables.compile import Filled, IdSpace, compile_tables
 from evener.tables.diff import diff
 from evener.tables.effective import Network, merge
 from evener.tables.memory import Array, Sizes, size_changes, total_bytes
@@ -61,6 +61,7 @@ class Daemon:
         self._core = Core(self.datapath.tables)
         self._changing = asyncio.Lock()
         self._published = Network()
+        self._filled: Filled = {}
         self._strangers = opened.adopted  # there may be flows of ids that are in no table any more
         self._tasks: list[asyncio.Task[None]] = []
         self._sweep_part = 0
@@ -162,8 +163,10 @@ class Daemon:
         """
         tables, network = self.datapath.tables, self._watcher.network
         compiled = await asyncio.to_thread(
-            compile_tables, merge(config, network), self.ids, tables.sizes, tables.seed, maglev
-        )
+            compile_tables, merge(config, network), self.ids, tables.sizes, tables.seed, maglev,
+            self._filled,
+        )  # fmt: skip
+        self._filled = compiled.filled
         self.config, self.ids, self._published = config, compiled.ids, network
         generation = await asyncio.to_thread(publish, tables, compiled, self.datapath.grace)
         await asyncio.to_thread(self._end_retired)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +93,10 @@ class Ids:
         )
 
 
+Filled: TypeAlias = dict[tuple[bytes, tuple[Candidate, ...]], Array]
+"""Tables of slots by all that they are made from, seed and candidates; read only."""
+
+
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """One copy of the configuration tables, ready to publish. Arrays as in `Tables`, one copy."""
@@ -106,13 +110,20 @@ class Compiled:
     neighbours: Array
     routes: Array
     slots: Array
+    filled: Filled
     timeouts: tuple[int, int, int, int]
 
 
 def compile_tables(
-    effective: Effective, old_ids: Ids, sizes: Sizes, seed: bytes, fill: Fill
+    effective: Effective,
+    old_ids: Ids,
+    sizes: Sizes,
+    seed: bytes,
+    fill: Fill,
+    filled: Filled | None = None,
 ) -> Compiled:
-    """Arrays for one copy. seed: the datapath's secret; fill: Maglev's inner loop.
+    """Arrays for one copy. seed: the datapath's secret; fill: Maglev's inner loop; filled: that of an
+    earlier compilation, whose tables of slots serve again where they would come out the same.
 
     Raises DatapathError when something does not fit the sizes that the datapath was started with.
     """
@@ -124,6 +135,7 @@ def compile_tables(
     routes = _routes(effective)
     header["routes"] = min(len(effective.network.routes), layout.ROUTES)
     timeouts = effective.timeouts
+    slots, filled = _slots(effective, ids, sizes, seed, fill, filled or {})
     return Compiled(
         ids=ids,
         header=header,
@@ -133,7 +145,8 @@ def compile_tables(
         snats=_snats(ids, sizes),
         neighbours=_neighbours(effective, sizes),
         routes=routes,
-        slots=_slots(effective, ids, sizes, seed, fill),
+        slots=slots,
+        filled=filled,
         timeouts=(timeouts.syn, timeouts.established, timeouts.fin, timeouts.closed),
     )
 
@@ -256,14 +269,22 @@ def _routes(effective: Effective) -> Array:
     return out
 
 
-def _slots(effective: Effective, ids: Ids, sizes: Sizes, seed: bytes, fill: Fill) -> Array:
-    """One table for each pool and protocol, its entries padded to whole lines."""
+def _slots(
+    effective: Effective, ids: Ids, sizes: Sizes, seed: bytes, fill: Fill, known: Filled
+) -> tuple[Array, Filled]:
+    """One table for each pool and protocol, its entries padded to whole lines; and the same tables by
+    what they were made from. Filling one takes milliseconds, and the network changes often."""
+    filled: Filled = {}
     out = np.zeros((sizes.tables, layout.SLOT_LINES * 32), np.uint16)
     build = SCHEDULERS["maglev"]
     for name, backends in effective.pools().items():
-        slots = build(_candidates(backends, ids), layout.SLOTS, seed, fill)
+        key = seed, tuple(_candidates(backends, ids))
+        slots = known.get(key)
+        if slots is None:
+            slots = build(key[1], layout.SLOTS, seed, fill)
+        filled[key] = slots
         out[ids.tables.ids[name], : layout.SLOTS] = slots
-    return out
+    return out, filled
 
 
 def _candidates(backends: Iterable[EffectiveBackend], ids: Ids) -> list[Candidate]:
