@@ -112,6 +112,25 @@ def test_the_routes_of_a_link_go_with_it(namespace: str) -> None:
     follow(namespace, work)
 
 
+@pytest.mark.parametrize("link", ["left", "right"])
+def test_a_neighbour_on_two_links_is_taken_where_the_route_is(namespace: str, link: str) -> None:
+    """Both links know 10.1.0.7 and the gateway 10.3.0.1; the routes say where they are."""
+    address = IPv4Address("10.1.0.7")
+
+    async def work(watcher: NetworkWatcher) -> None:
+        for number, name in enumerate(("left", "right"), 1):
+            for known in ("10.1.0.7", "10.3.0.1"):
+                ip("neigh", "replace", known, "lladdr", f"02:00:00:00:0{number}:07", "dev", name)
+        ip("route", "add", "10.1.0.4/30", "dev", link)
+        ip("route", "add", "198.51.100.0/24", "via", "10.3.0.1", "dev", link, "onlink")
+        wanted = bytes.fromhex("020000000107" if link == "left" else "020000000207")
+        await until(lambda: gateway(watcher) == wanted, "the gateway's link")
+        assert watcher.network.neighbours[address].dst == wanted
+        assert watcher.network.neighbours[address].ifindex == socket.if_nametoindex(link)
+
+    follow(namespace, work)
+
+
 def test_changes_that_came_too_fast(namespace: str, tmp_path: Path) -> None:
     """The kernel drops what does not fit the socket; everything is read again, and followed on."""
     batch = tmp_path / "batch"

@@ -103,19 +103,43 @@ def _note_route(seen: _Seen, message: Any, event: str) -> bool:
 
 def network_of(seen: _Seen) -> Network:
     """The network as the tables want it: neighbours on any link, routes longest prefix first."""
-    neighbours = {
-        address: NextHop(mac, seen.links[ifindex], ifindex)
-        for (ifindex, address), mac in sorted(seen.neighbours.items(), key=lambda i: i[0][1])
-        if ifindex in seen.links
-    }
+    hops: dict[IPv4Address, dict[int, NextHop]] = {}
+    for (ifindex, address), mac in sorted(seen.neighbours.items(), key=lambda i: i[0][::-1]):
+        if ifindex in seen.links:
+            found = NextHop(mac, seen.links[ifindex], ifindex)
+            hops.setdefault(address, {})[ifindex] = found
+    routes = _routes(seen)
+    neighbours = {address: _chosen(address, of, routes) for address, of in hops.items()}
+
+    def gateway(address: IPv4Address | None, ifindex: int) -> NextHop | None:
+        there = hops.get(address, {}) if address else {}
+        return there.get(ifindex) or (neighbours.get(address) if address else None)
+
+    return Network(neighbours, tuple(Route(n, gateway(*hop)) for n, hop in routes.items()))
+
+
+def _routes(seen: _Seen) -> dict[IPv4Network, tuple[IPv4Address | None, int]]:
+    """Gateway and interface of each prefix, by the route with the least metric; longest prefix first."""
     best: dict[IPv4Network, tuple[IPv4Address | None, int]] = {}
-    for (network, _metric), hop in sorted(seen.routes.items(), key=lambda i: i[0][1]):
+    for (network, _), hop in sorted(
+        seen.routes.items(), key=lambda i: (-i[0][0].prefixlen, i[0][1])
+    ):
         best.setdefault(network, hop)
-    routes = sorted(best.items(), key=lambda i: -i[0].prefixlen)
-    return Network(
-        neighbours,
-        tuple(Route(n, neighbours.get(gw) if gw else None) for n, (gw, _) in routes),
-    )
+    return best
+
+
+def _chosen(
+    address: IPv4Address,
+    hops: dict[int, NextHop],
+    routes: dict[IPv4Network, tuple[IPv4Address | None, int]],
+) -> NextHop:
+    """Of an address that is known on several links the one that the kernel's own packets would take,
+    else that on the link with the lowest number."""
+    if len(hops) > 1:
+        for network, (_, ifindex) in routes.items():
+            if address in network:
+                return hops.get(ifindex) or hops[min(hops)]
+    return hops[min(hops)]
 
 
 def _interfaces(seen: _Seen) -> dict[str, int]:
@@ -226,8 +250,7 @@ class NetworkWatcher:
 
     def gateway_of(self, address: IPv4Address) -> tuple[IPv4Address, int] | None:
         """Whom to ask ARP for to reach an address, and on which interface."""
-        routes = sorted(self._seen.routes.items(), key=lambda i: (-i[0][0].prefixlen, i[0][1]))
-        for (network, _metric), (gateway, ifindex) in routes:
+        for network, (gateway, ifindex) in _routes(self._seen).items():
             if address in network:
                 return (gateway or address, ifindex)
         return None
