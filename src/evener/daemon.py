@@ -84,7 +84,8 @@ async def run(daemon: Daemon, keep: bool, instance: Instance) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await daemon.start()
-    loop.add_signal_handler(signal.SIGHUP, _reload, daemon)
+    reloads: set[asyncio.Task[None]] = set()  # the loop itself holds no task
+    loop.add_signal_handler(signal.SIGHUP, _reload, daemon, reloads)
     async with contextlib.AsyncExitStack() as at_end:
         at_end.push_async_callback(daemon.stop, keep)
         runner = await serve(Api(daemon), instance.socket)
@@ -96,16 +97,21 @@ async def run(daemon: Daemon, keep: bool, instance: Instance) -> None:
         await stop.wait()
 
 
-def _reload(daemon: Daemon) -> None:
+def _reload(daemon: Daemon, running: set[asyncio.Task[None]]) -> None:
     async def attempt() -> None:
         notify("RELOADING=1")
         try:
             await daemon.reload()
         except EvenerError as error:
             log.error("the configuration in force stays: %s", error)
-        notify("READY=1")
+        except Exception as error:
+            log.exception("the configuration could not be read again: %s", error)
+        finally:
+            notify("READY=1")
 
-    asyncio.ensure_future(attempt())  # noqa: RUF006 (it logs its own failure)
+    task = asyncio.create_task(attempt())
+    running.add(task)
+    task.add_done_callback(running.discard)
 
 
 def _announce(daemon: Daemon, told: dict[str, Any]) -> None:

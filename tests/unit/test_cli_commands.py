@@ -47,6 +47,20 @@ def config_file(tmp_path: Path, text: str = segment.TEXT) -> Path:
 # --- the command itself
 
 
+def test_a_daemon_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def execv(path: str, words: list[str]) -> None:
+        tried.append(words)
+        raise OSError(8, "Exec format error")
+
+    monkeypatch.setattr("os.execv", execv)
+    result = run("run", "--keep", "a.toml")
+    assert tried[0][1:] == ["-m", "evener.daemon", "--keep", "a.toml"]
+    assert result.exit_code == 4
+    assert "the daemon cannot be started: Exec format error" in result.output
+
+
 def test_version() -> None:
     assert run("--version").output == f"evener {__version__}\n"
 

@@ -176,3 +176,26 @@ def test_a_large_file_is_understood_beside_the_event_loop(
     asyncio.run(getattr(daemon, what)(TEXT, "a test"))
     assert where
     assert threading.main_thread() not in where
+
+
+def test_a_reload_that_fails_in_an_unforeseen_way_is_told_of(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(whole, "notify", said.append)
+
+    async def broken() -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(daemon, "reload", broken)
+
+    async def work() -> None:
+        running: set[asyncio.Task[None]] = set()
+        whole._reload(daemon, running)
+        await asyncio.gather(*running)
+        await asyncio.sleep(0)
+        assert not running
+
+    asyncio.run(work())
+    assert said == ["RELOADING=1", "READY=1"]
+    assert "could not be read again: too deep" in caplog.text
