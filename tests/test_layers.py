@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "evener._native": ("evener.errors",),
     "evener._build": (),
     "evener.instance": ("evener.errors",),
+    "evener.netns": ("evener.errors",),
     "evener.model": ("evener.errors",),
     "evener.config": ("evener.errors", "evener.model"),
     # pure: the effective model and old ids in, records out
@@ -44,6 +45,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "evener.clock",
         "evener.config",
         "evener.instance",
+        "evener.netns",
         "evener.tables",
         "evener.datapath",
     ),
@@ -70,6 +72,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *VALUES,
         "evener.config",
         "evener.instance",
+        "evener.netns",
         "evener.observe",
         "evener.tables",
         "evener.api.client",
@@ -225,3 +228,12 @@ def test_what_the_core_may_ask_of_its_surroundings_is_in_one_place() -> None:
         assert not re.search(
             r"\bbpf_\w+\(|\brte_\w+|\bmalloc\b|\bstatic\s+(?!inline)\w+.*;$", text
         ), path
+
+
+# ------------------------------------------------------------------------- once, and no second time
+
+
+@pytest.mark.parametrize("what", [r"\.setns\(", r"\b0x8946\b"])
+def test_namespaces_are_entered_and_ethtool_is_asked_in_one_place(what: str) -> None:
+    places = [name for name, path in MODULES.items() if re.search(what, path.read_text())]
+    assert places == ["evener.netns"]

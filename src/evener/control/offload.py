@@ -10,21 +10,13 @@ which every frame to us passes: with the offload off there, the kernel finishes 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
-import os
 import socket
-import struct
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from evener.errors import InterfaceError
-
-_SIOCETHTOOL: Final = 0x8946
-_ETHTOOL_GTXCSUM: Final = 0x16
-_CLONE_NEWNET: Final = 0x40000000
+from evener.errors import EvenerError, InterfaceError
+from evener.netns import Offload, enter, in_thread, offload
 
 
 def refuse_offload(interface: str) -> None:
@@ -88,35 +80,21 @@ def _namespaces() -> Iterator[Path]:
 
 def _sends_unfinished(name: str) -> bool:
     """Whether transmit checksum offload is on for an interface of the calling thread's namespace."""
-    value = bytearray(struct.pack("II", _ETHTOOL_GTXCSUM, 0))
-    pointer = ctypes.addressof(ctypes.c_char.from_buffer(value))
-    request = struct.pack("16sP8x", name.encode(), pointer)
-    with socket.socket() as sock:
-        try:
-            fcntl.ioctl(sock, _SIOCETHTOOL, request)
-        except OSError:
-            return False
-    return bool(struct.unpack("II", value)[1])
+    try:
+        return offload(name, Offload.TX_CHECKSUM)
+    except EvenerError:  # it is going, or its driver has no such thing
+        return False
 
 
 def _inside(namespace: int, index: int) -> str | None:
     """In that namespace: the name of interface `index` if its offload is on."""
-    found: list[str] = []
 
-    def look() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(namespace, _CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    def look() -> str | None:
+        enter(namespace, "the other end's namespace")
         name = socket.if_indextoname(index)
-        if _sends_unfinished(name):
-            found.append(name)
+        return name if _sends_unfinished(name) else None
 
-    def attempt() -> None:
-        with contextlib.suppress(OSError):
-            look()
-
-    # setns moves one thread only, and this one ends.
-    thread = threading.Thread(target=attempt)
-    thread.start()
-    thread.join()
-    return found[0] if found else None
+    try:
+        return in_thread(look)
+    except OSError:
+        return None

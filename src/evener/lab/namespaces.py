@@ -7,7 +7,7 @@ namespace with a fresh /sys, which hides the bpffs that maps and links are pinne
 A namespace belongs to a thread, so work inside one is done by a short-lived thread that enters it,
 and a process that such a thread starts is born there. The calling thread never moves; there is no
 fork and no preexec function, which makes this safe in a program with threads. (Python 3.11 has no
-`os.setns` and no `os.unshare`, hence ctypes.)
+`os.setns` and no `os.unshare`, hence ctypes; `evener.netns`.)
 
 Names are files in /run/netns, as iproute2 makes them: `ip netns list` and `ip -n NAME` work on ours
 too.
@@ -17,38 +17,28 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
-import socket
-import struct
 import subprocess
-import threading
-from enum import Enum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from evener import netns
 from evener.errors import EvenerError, MachineError
+from evener.netns import CLONE_NEWNET, Offload, in_thread, libc, offload, os_error, set_offload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 T = TypeVar("T")
 
+__all__ = [
+    "DIRECTORY", "Offload", "create", "delete", "enter", "in_namespace", "inode", "names", "offload",
+    "popen", "run", "set_offload", "sysctl",
+]  # fmt: skip
+
 DIRECTORY = Path("/run/netns")
 
-_CLONE_NEWNET = 0x40000000
 _MS_BIND, _MS_REC, _MS_SHARED, _MNT_DETACH = 0x1000, 0x4000, 1 << 20, 2
-_SIOCETHTOOL = 0x8946
-_IFNAMSIZ = 16
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Offload(Enum):
-    """A feature that `ethtool -K` can switch: the number that asks for it, the one that sets it."""
-
-    TX_CHECKSUM = (0x16, 0x17)  # ETHTOOL_GTXCSUM, ETHTOOL_STXCSUM
-    GRO = (0x2B, 0x2C)  # ETHTOOL_GGRO, ETHTOOL_SGRO
 
 
 def names() -> list[str]:
@@ -85,7 +75,7 @@ def create(name: str) -> None:
             f"cannot make network namespaces: {error.strerror}", name, "run it as root"
         ) from error
     try:
-        _in_thread(lambda: _unshare_to(path))
+        in_thread(lambda: _unshare_to(path))
     except BaseException as error:
         path.unlink()
         if isinstance(error, PermissionError):
@@ -101,10 +91,10 @@ def delete(name: str) -> bool:
     The namespace itself goes when its last process and its last socket are gone.
     """
     path = DIRECTORY / name
-    failed = _libc.umount2(os.fsencode(path), _MNT_DETACH) != 0
+    failed = libc.umount2(os.fsencode(path), _MNT_DETACH) != 0
     # EINVAL: a file that was never mounted on, left by an unlucky creation
     if failed and ctypes.get_errno() not in (errno.EINVAL, errno.ENOENT):
-        raise _os_error(f"umount of {path}")
+        raise os_error(f"umount of {path}")
     try:
         path.unlink()
     except FileNotFoundError:
@@ -115,8 +105,7 @@ def delete(name: str) -> bool:
 def enter(name: str) -> None:
     """Move the calling thread, and what it starts from now on, into the namespace, for good."""
     with _path(name).open("rb") as file:
-        if _libc.setns(file.fileno(), _CLONE_NEWNET) != 0:
-            raise _os_error(f"setns to {name}")
+        netns.enter(file.fileno(), name)
 
 
 def in_namespace(name: str, function: Callable[[], T]) -> T:
@@ -131,7 +120,7 @@ def in_namespace(name: str, function: Callable[[], T]) -> T:
         enter(name)
         return function()
 
-    return _in_thread(work)
+    return in_thread(work)
 
 
 def popen(
@@ -182,39 +171,9 @@ def run(
     )
 
 
-def offload(interface: str, which: Offload) -> bool:
-    """Whether a feature of an interface of the *current* namespace is on (see `in_namespace`)."""
-    return _ethtool(interface, which.value[0], 0) != 0
-
-
-def set_offload(interface: str, which: Offload, on: bool) -> None:
-    """Switch a feature of an interface of the *current* namespace.
-
-    Raises EvenerError when there is no such interface or its device does not obey.
-    """
-    _ethtool(interface, which.value[1], int(on))
-    if offload(interface, which) != on:
-        raise EvenerError(f"the device keeps {which.name} {'off' if on else 'on'}", interface)
-
-
 def sysctl(key: str, value: str) -> None:
     """Set a network sysctl of the *current* namespace, for example `net/ipv4/ip_forward`."""
     Path("/proc/sys", key).write_text(value)
-
-
-def _ethtool(interface: str, command: int, value: int) -> int:
-    """One ETHTOOL ioctl with a struct ethtool_value {u32 cmd, data}; returns its data."""
-    request = ctypes.create_string_buffer(struct.pack("=II", command, value), 8)
-    ifreq = struct.pack(f"{_IFNAMSIZ}sP16x", interface.encode(), ctypes.addressof(request))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        try:
-            fcntl.ioctl(control, _SIOCETHTOOL, ifreq)
-        except OSError as error:
-            raise EvenerError(
-                f"ethtool request {command:#x} failed: {error.strerror}", interface
-            ) from error
-    data: int = struct.unpack("=II", request.raw)[1]
-    return data
 
 
 def _path(name: str) -> Path:
@@ -230,43 +189,19 @@ def _share_directory() -> None:
     """Make /run/netns a shared mount, as iproute2 does: a name that goes, goes everywhere."""
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     path = os.fsencode(DIRECTORY)
-    if _libc.mount(b"", path, b"none", _MS_SHARED | _MS_REC, None) == 0:
+    if libc.mount(b"", path, b"none", _MS_SHARED | _MS_REC, None) == 0:
         return
     if ctypes.get_errno() != errno.EINVAL:  # EINVAL: it is not a mount point yet
-        raise _os_error(f"sharing of {DIRECTORY}")
-    if _libc.mount(path, path, b"none", _MS_BIND | _MS_REC, None) != 0:
-        raise _os_error(f"mount of {DIRECTORY}")
-    if _libc.mount(b"", path, b"none", _MS_SHARED | _MS_REC, None) != 0:
-        raise _os_error(f"sharing of {DIRECTORY}")
+        raise os_error(f"sharing of {DIRECTORY}")
+    if libc.mount(path, path, b"none", _MS_BIND | _MS_REC, None) != 0:
+        raise os_error(f"mount of {DIRECTORY}")
+    if libc.mount(b"", path, b"none", _MS_SHARED | _MS_REC, None) != 0:
+        raise os_error(f"sharing of {DIRECTORY}")
 
 
 def _unshare_to(path: Path) -> None:
     """Give the calling thread a network namespace of its own and bind it to a file."""
-    if _libc.unshare(_CLONE_NEWNET) != 0:
-        raise _os_error("unshare")
-    if _libc.mount(b"/proc/thread-self/ns/net", os.fsencode(path), b"none", _MS_BIND, None) != 0:
-        raise _os_error(f"mount of {path}")
-
-
-def _in_thread(function: Callable[[], T]) -> T:
-    """Call a function in a thread of its own and wait for it."""
-    results: list[T] = []
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=work, name="namespace", daemon=True)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return results[0]
-
-
-def _os_error(what: str) -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, f"{what}: {os.strerror(number)}")
+    if libc.unshare(CLONE_NEWNET) != 0:
+        raise os_error("unshare")
+    if libc.mount(b"/proc/thread-self/ns/net", os.fsencode(path), b"none", _MS_BIND, None) != 0:
+        raise os_error(f"mount of {path}")
