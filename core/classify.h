@@ -9,32 +9,49 @@
 #include "env.h"
 #include "hash.h"
 
-LB_INLINE int lb_endpoint_matches(const struct lb_endpoint *e, lb_be16 port, lb_u8 protocol, lb_u8 kind)
+/* Port, protocol and kind as they lie in an endpoint, to be compared in one. */
+LB_INLINE lb_u32 lb_endpoint_tag(lb_be16 port, lb_u8 protocol, lb_u8 kind)
 {
-	return e->port == port && e->protocol == protocol && e->kind == kind;
+	struct {
+		lb_be16 port;
+		lb_u8 protocol;
+		lb_u8 kind;
+	} fields = {port, protocol, kind};
+	lb_u32 tag;
+
+	__builtin_memcpy(&tag, &fields, sizeof(tag));
+	return tag;
 }
 
 /* The endpoint of one kind with this key: its id, or 0. */
+LB_INLINE lb_u32 lb_endpoint_find(const struct lb_env *env, lb_u32 copy, const struct lb_copy *header,
+				  const struct lb_addr *addr, lb_be16 port, lb_u8 protocol, lb_u8 kind)
+{
+	lb_u32 group = lb_index_hash(addr, port, protocol, header->index_seed) & header->index_mask;
+	const struct lb_index_group *ways = lb_env_index_group(env, copy, group);
+	lb_u32 tag = lb_endpoint_tag(port, protocol, kind);
+
+	if (!ways)
+		return 0;
+	LB_ROLLED
+	for (lb_u32 i = 0; i < LB_INDEX_WAYS; i++) {
+		const struct lb_endpoint *e = &ways->way[i];
+		lb_u32 have;
+
+		__builtin_memcpy(&have, &e->port, sizeof(have));
+		if (have == tag && lb_addr_equal(&e->addr, addr))
+			return e->id;
+	}
+	return 0;
+}
+
+/* The same for whoever does not have the copy's header at hand. */
 LB_INLINE lb_u32 lb_endpoint_id(const struct lb_env *env, lb_u32 copy, const struct lb_addr *addr, lb_be16 port,
 				lb_u8 protocol, lb_u8 kind)
 {
 	const struct lb_copy *header = lb_env_copy(env, copy);
-	const struct lb_index_group *group;
 
-	if (!header)
-		return 0;
-	group = lb_env_index_group(env, copy,
-				   lb_index_hash(addr, port, protocol, header->index_seed) & header->index_mask);
-	if (!group)
-		return 0;
-	LB_ROLLED
-	for (lb_u32 i = 0; i < LB_INDEX_WAYS; i++) {
-		const struct lb_endpoint *e = &group->way[i];
-
-		if (lb_endpoint_matches(e, port, protocol, kind) && lb_addr_equal(&e->addr, addr))
-			return e->id;
-	}
-	return 0;
+	return header ? lb_endpoint_find(env, copy, header, addr, port, protocol, kind) : 0;
 }
 
 LB_INLINE struct lb_learned *lb_learned_of(const struct lb_env *env, const struct lb_addr *addr)

@@ -21,15 +21,20 @@ LB_INLINE int lb_starts_anew(lb_u8 tcp, lb_u8 flags)
 /* The packet's flow, found or opened: the reason to forward or stop. Forward: track->binding holds. */
 LB_INLINE lb_u8 lb_forward_flow(const struct lb_env *env, const struct lb_settings *settings, struct lb_track *track)
 {
+	int opens = (track->tcp & (LB_TCP_SYN | LB_TCP_ACK)) == LB_TCP_SYN;
 	int found = lb_flow_find_near(env, settings, track);
 	lb_u8 reason;
 
-	if (LB_UNLIKELY(!found))
+	if (LB_UNLIKELY(!found) && !opens) /* else lb_flow_open looks, in any case */
 		found = (int)lb_flow_find(env, track);
-	if (LB_LIKELY(found > 0 && !lb_flow_expired(settings, track->binding, track->now) &&
-		      !lb_starts_anew(track->tcp, lb_binding_flags(track->binding)) && lb_flow_touch(env, track)))
-		return LB_REASON_FORWARD;
-	if ((track->tcp & (LB_TCP_SYN | LB_TCP_ACK)) != LB_TCP_SYN)
+	if (LB_LIKELY(found && !lb_flow_expired(settings, track->binding, track->now) &&
+		      !lb_starts_anew(track->tcp, lb_binding_flags(track->binding)))) {
+		if (LB_LIKELY(lb_flow_touch(env, track)))
+			return LB_REASON_FORWARD;
+		if (!opens)
+			return LB_REASON_FLOW_BUSY;
+	}
+	if (!opens)
 		return LB_REASON_NO_FLOW;
 	reason = (lb_u8)lb_flow_open(env, track);
 	if (reason != LB_REASON_NONE)
@@ -126,18 +131,31 @@ LB_INLINE void lb_decide_reply(const struct lb_env *env, const struct lb_setting
 		lb_recall(env, &plan->dst, &plan->nexthop);
 }
 
+/*
+ * To a service first, since most packets are. One that finds no flow there may be a reply: to a port that was given
+ * to a flow before a service came to listen on it.
+ */
 LB_INLINE void lb_decide_tcp(const struct lb_env *env, const struct lb_settings *settings, const struct lb_view *view,
-			     lb_u32 copy, lb_u16 now, struct lb_plan *plan)
+			     lb_u32 copy, const struct lb_copy *header, lb_u16 now, struct lb_plan *plan)
 {
 	lb_u32 service, backend, snat;
 
-	service = lb_endpoint_id(env, copy, &view->dst, view->dport, view->protocol, LB_ENDPOINT_SERVICE);
-	if (service)
-		return lb_decide_forward(env, settings, view, copy, service, now, plan);
-	backend = lb_endpoint_id(env, copy, &view->src, view->sport, view->protocol, LB_ENDPOINT_BACKEND);
-	snat = backend ? lb_endpoint_id(env, copy, &view->dst, 0, 0, LB_ENDPOINT_SNAT) : 0;
-	if (!snat)
-		return lb_plan_stop(LB_REASON_NOT_OURS, plan);
+	service = lb_endpoint_find(env, copy, header, &view->dst, view->dport, view->protocol, LB_ENDPOINT_SERVICE);
+	if (service) {
+		lb_decide_forward(env, settings, view, copy, service, now, plan);
+		if (LB_LIKELY(plan->reason != LB_REASON_NO_FLOW))
+			return;
+	}
+	backend = lb_endpoint_find(env, copy, header, &view->src, view->sport, view->protocol, LB_ENDPOINT_BACKEND);
+	snat = backend ? lb_endpoint_find(env, copy, header, &view->dst, 0, 0, LB_ENDPOINT_SNAT) : 0;
+	if (!snat) {
+		if (!service)
+			lb_plan_stop(LB_REASON_NOT_OURS, plan);
+		return;
+	}
+	plan->service = 0;
+	plan->mode = LB_MODE_NONE;
+	plan->hash = 0;
 	lb_decide_reply(env, settings, view, copy, backend, snat, now, plan);
 }
 
@@ -159,7 +177,7 @@ LB_INLINE void lb_decide(const struct lb_env *env, const struct lb_view *view, l
 		return;
 	plan->generation = header->generation;
 	if (LB_LIKELY(view->reason == LB_REASON_NONE))
-		lb_decide_tcp(env, settings, view, copy, now, plan);
+		lb_decide_tcp(env, settings, view, copy, header, now, plan);
 	else if (view->reason == LB_REASON_FRAGMENT && !lb_endpoint_id(env, copy, &view->dst, 0, 0, LB_ENDPOINT_SNAT))
 		lb_plan_stop(LB_REASON_NOT_OURS, plan);
 	else

@@ -202,20 +202,22 @@ class Model:
         return plan, packet_slow.rewrite(frame, macs, plan.src, plan.dst, plan.ttl)
 
     def decide(self, view: View, now: int) -> Plan:
-        """To a service, from a backend, or nothing of ours."""
+        """To a service, from a backend, or nothing of ours. A service may have come to listen on a port
+        that a flow holds: replies to that are no packets to the service."""
         ours = view.dst in self.snat_ids.live or view.dst in self.snat_ids.retired
         if view.reason is Reason.FRAGMENT and not ours:
             return Plan(Reason.NOT_OURS)
         if view.reason is not Reason.NONE:
             return Plan(view.reason)
         service = self.service_ids.live.get((view.dst, view.dport))
-        if service:
-            return self._forward(view, service, now)
+        forward = self._forward(view, service, now) if service else None
+        if forward and forward.reason is not Reason.NO_FLOW:
+            return forward
         backend = self.backend_ids.live.get((view.src, view.sport))
         if backend and ours:
             snat = (self.snat_ids.retired | self.snat_ids.live)[view.dst]
             return self._reply(view, backend, snat, now)
-        return Plan(Reason.NOT_OURS)
+        return forward or Plan(Reason.NOT_OURS)
 
     def _forward(self, view: View, number: int, now: int) -> Plan:
         service, tcp = self.services[number], view.flags
