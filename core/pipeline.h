@@ -69,7 +69,8 @@ LB_INLINE void lb_decide_forward(const struct lb_env *env, const struct lb_setti
 	track.hash = lb_flow_hash(settings, service, lb_addr_v4(&view->src), view->sport);
 	plan->hash = track.hash;
 	reason = lb_forward_flow(env, settings, &track);
-	plan->slot = track.slot;
+	if (LB_UNLIKELY(reason != LB_REASON_FORWARD)) /* a backend was chosen, or would have been */
+		plan->slot = track.slot;
 	if (lb_verdict_of(reason) != LB_VERDICT_FORWARD)
 		return lb_plan_stop(reason, plan);
 	plan->backend = (lb_u16)lb_binding_backend(track.binding);

@@ -235,6 +235,8 @@ class Model:
         elif tcp & SYN and not tcp & ACK:
             plan.slot = _scale(plan.hash, SLOTS)
             plan.reason, flow = self._open(client, number, plan, now)
+            if plan.reason is Reason.FORWARD:  # the flow was there
+                plan.slot = 0
         else:
             plan.reason = Reason.NO_FLOW
         if plan.verdict is not Verdict.FORWARD:
