@@ -20,9 +20,10 @@ ENDS: Final = 1 << 20  # T1_ENDS: how many backends' frames can be scripted
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 
-_WORDS = ("flows", "next", "base", "random", "order", "from_ends", "record", "serialised")
+_WORDS = ("flows", "next", "sent", "random", "order", "from_ends", "record", "serialised", "made")
 _FRAME = ("eth0", "eth8", "type", "ip14", "ip22", "dst", "port", "seq", "tcp", "ip_sum", "tcp_sum")
-_STATE = np.dtype([(name, "<u8") for name in _WORDS + _FRAME])
+_READY = ("addresses", "ports_and_checksums")
+_STATE = np.dtype([(name, "<u8") for name in _WORDS + _FRAME + _READY])
 _END = np.dtype([("src", "<u4"), ("dst", "<u4"), ("ports", "<u4"), ("reserved", "<u4")])
 _SEQUENTIAL, _UNIFORM = 0, 1
 
@@ -83,6 +84,8 @@ class Driver:
             order=_UNIFORM if uniform else _SEQUENTIAL,
             flows=uniform,
             next=first,
+            sent=first,
+            made=0,
             from_ends=0,
             record=record,
             serialised=serialised,
@@ -97,6 +100,8 @@ class Driver:
             order=_SEQUENTIAL,
             flows=end,
             next=first,
+            sent=first,
+            made=0,
             from_ends=1,
             record=0,
             serialised=serialised,
