@@ -140,7 +140,10 @@ def require(met: Mapping[str, int], reason: Reason, packets: int, total: int) ->
 
     At a table's nominal capacity some 25 in a million find no room (core/tables.h), the last ones.
     """
-    if met.get(reason.name, 0) < packets - max(8, packets * _LOST_MAX) or sum(met.values()) != total:
+    if (
+        met.get(reason.name, 0) < packets - max(8, packets * _LOST_MAX)
+        or sum(met.values()) != total
+    ):
         raise DatapathError(
             f"of {packets} packets {met.get(reason.name, 0)} met {reason.name}: {dict(met)}",
             "benchmark",
