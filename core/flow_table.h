@@ -64,9 +64,9 @@ LB_INLINE int lb_flow_find_near(const struct lb_env *env, const struct lb_settin
 	way = lb_differ(LB_READ(line[0].client), track->client) &
 	      (1 + (lb_differ(LB_READ(line[1].client), track->client) &
 		    (1 + (lb_differ(LB_READ(line[2].client), track->client) & 1))));
-	way = (first + way) % LB_FLOW_WAYS;
-	track->record = index * LB_FLOW_WAYS + way;
-	return lb_flow_is(&group->way[way], track) > 0;
+	track->record = index * LB_FLOW_WAYS + first + way;
+	/* Not group->way[first + way]: the compiler adds the two with an OR, and Linux 6.1 knows no bounds of an OR. */
+	return lb_flow_is(&line[way], track) > 0;
 }
 
 /* Looks everywhere. 1 if the client's flow was found: track has its binding and record. */
