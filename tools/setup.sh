@@ -5,6 +5,7 @@
 #
 #   tools/setup.sh          what building and `make demo` need
 #   tools/setup.sh --test   also what `make test` needs
+#   tools/setup.sh --vm     also what `make vm-test` needs, which takes --test with it
 #
 # Safe to run at any time: a stamp that carries the hash of everything that decides the result makes the second run a
 # matter of milliseconds. It never upgrades or removes a package, and it writes nothing outside .venv and build/ but
@@ -18,6 +19,8 @@ RUN_PACKAGES=(ca-certificates clang gcc libbpf-dev libbpf1 libc6-dev make)
 LAB_PACKAGES=(ethtool iproute2 netcat-openbsd tcpdump)
 # Sanitizers and libFuzzer, a second reader of BPF objects, HTTP and throughput clients, process tools.
 TEST_PACKAGES=(bpftool curl iperf3 iputils-ping libclang-rt-dev procps)
+# An emulated machine: the emulator, the tool that indexes a kernel's modules, the shell of its first file system.
+VM_PACKAGES=(busybox-static kmod qemu-system-x86)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$@"; exit 1; }
@@ -27,7 +30,8 @@ what=""
 for argument in "$@"; do
   case $argument in
     --test) packages+=("${TEST_PACKAGES[@]}"); what="[dev]" ;;
-    *) fail "unknown argument $argument; known: --test" ;;
+    --vm) packages+=("${VM_PACKAGES[@]}") ;;
+    *) fail "unknown argument $argument; known: --test, --vm" ;;
   esac
 done
 

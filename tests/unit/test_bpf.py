@@ -196,7 +196,8 @@ def test_the_verifiers_words_are_in_the_error(sample):
             obj.load()
     assert "refused the program careless (EACCES)" in str(caught.value)
     assert "invalid access to packet" in str(caught.value)
-    assert "bpf_sample.bpf.c" in caught.value.log
+    # the source's line; newer kernels than 6.1 add the file's name
+    assert "(long)ctx->data" in caught.value.log
 
 
 @needs_bpf
