@@ -3,7 +3,7 @@
 #
 # What vm_test.sh runs inside the emulated machine, as root: modules, a cached view of the host's files, then the tests.
 #
-#   tools/vm_guest.sh all|load
+#   tools/vm_guest.sh all|load|tests NAME...
 set -euo pipefail
 project=$PWD
 root=/run/host
@@ -24,4 +24,4 @@ mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount -t tmpfs -o mode=1777 tmpfs "$root/var/tmp"
 
 export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 TERM=dumb NO_COLOR=1
-exec chroot "$root" /bin/sh -c 'cd "$1" && exec .venv/bin/python -m tools.vm_guest "$2"' sh "$project" "$1"
+exec chroot "$root" /bin/sh -c 'cd "$1" && shift && exec .venv/bin/python -m tools.vm_guest "$@"' sh "$project" "$@"

@@ -7,6 +7,7 @@
 #   tools/vm_test.sh                      the kernel that Debian's linux-image-amd64 stands for
 #   tools/vm_test.sh linux-image-…-amd64  that package's kernel; it has to be one that apt knows
 #   tools/vm_test.sh --load               only load the program (for whoever changes the core)
+#   tools/vm_test.sh tests/…              load it and run these tests (pytest's names for them)
 #
 # It takes 3 to 8 minutes (--load: 1 to 2), as nothing but QEMU's software emulation is needed; times that it prints
 # say nothing about speed. The exit code is 0 only if all has passed; 124 means that VM_SECONDS (1500) were not enough.
@@ -24,14 +25,17 @@ say() { printf 'vm-test: %s\n' "$*"; }
 fail() { say "$@" >&2; exit 1; }
 
 package=""
-what=all
+what=(all)
+tests=()
 for argument in "$@"; do
   case $argument in
-    --load) what=load ;;
+    --load) what=(load) ;;
+    tests/*) tests+=("$argument") ;;
     linux-image-*) package=$argument ;;
-    *) fail "unknown argument $argument; known: --load, or the name of a kernel's package" ;;
+    *) fail "unknown argument $argument; known: --load, tests/…, the name of a kernel's package" ;;
   esac
 done
+[[ ${#tests[@]} == 0 ]] || what=(tests "${tests[@]}")
 
 [[ $(dpkg --print-architecture 2>/dev/null) == amd64 ]] || fail "this needs Debian or one of its kin on amd64"
 tools/setup.sh --test --vm
@@ -94,7 +98,7 @@ code=0
 # Through a pipe, as the emulator opens its output anew: it would empty a file.
 PATH=$VM/venv/bin:$PATH timeout --kill-after=10 "$LIMIT_S" \
   vng --run "$VM/$package/boot/vmlinuz-${package#linux-image-}" --force-9p --disable-kvm --cpus 2 --memory 2G \
-  --user root --name evener-vm --cwd "$PWD" --qemu-opts="$share" --exec "bash tools/vm_guest.sh $what" \
+  --user root --name evener-vm --cwd "$PWD" --qemu-opts="$share" --exec "bash tools/vm_guest.sh ${what[*]@Q}" \
   </dev/null 2>&1 8>&- | sed -u 's/\r//g' || code=$?
 
 verdict=PASS

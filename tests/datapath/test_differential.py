@@ -60,6 +60,8 @@ def test_simulator_and_xdp_agree() -> None:
             mine, theirs = (_sums(getattr(machine.tables, name)) for machine in (sim, xdp))
             assert np.array_equal(mine, theirs), f"{where}: {name}"
         seen.update(plans["reason"].tolist())
+        if (start + CHUNK) % 1_000_000 == 0:
+            print(f"\nseed {SEED}: {start + CHUNK} packets, no difference", end="", flush=True)
     print(f"\nseed {SEED}:", ", ".join(f"{Reason(r).name} {n}" for r, n in seen.most_common()))
     sim.close()
     xdp.close()
