@@ -129,7 +129,7 @@ def _told(claim: str, right: bool, detail: str) -> bool:
     return right
 
 
-def tests(names: Sequence[str] = TESTS) -> bool:
+def run_tests(names: Sequence[str] = TESTS) -> bool:
     """The tests of the kernel's side, with pytest in this process, so that it has our patience."""
     os.environ["EVENER_DIFFERENTIAL_PACKETS"] = "2000"
     options = ["-q", "-p", "no:cacheprovider", "-W", "ignore::hypothesis.errors.HypothesisWarning"]
@@ -157,8 +157,8 @@ def steps(arguments: list[str]) -> dict[str, Callable[[], bool]]:
     if what == "load":
         return first
     if what == "tests":
-        return {**first, "tests": lambda: tests(names)}
-    return {**first, "demo": demo, "tests": tests}
+        return {**first, "tests": lambda: run_tests(names)}
+    return {**first, "demo": demo, "tests": run_tests}
 
 
 def main() -> int:
