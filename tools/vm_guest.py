@@ -49,6 +49,7 @@ TESTS = (
     "tests/datapath/test_adoption.py",
     "tests/datapath/test_differential.py",
     "tests/netns/test_topology.py",
+    "tests/netns/test_capture.py",
     "tests/netns/test_wire.py",
 )
 """Not those that measure by the clock how the whole system behaves under load."""
