@@ -27,7 +27,7 @@ LB_INLINE lb_u32 lb_endpoint_tag(lb_be16 port, lb_u8 protocol, lb_u8 kind)
 LB_INLINE lb_u32 lb_endpoint_find(const struct lb_env *env, lb_u32 copy, const struct lb_copy *header,
 				  const struct lb_addr *addr, lb_be16 port, lb_u8 protocol, lb_u8 kind)
 {
-	lb_u32 group = lb_index_hash(addr, port, protocol, header->index_seed) & header->index_mask;
+	lb_u32 group = lb_index_hash(addr, port, protocol, header->index_factor) & header->index_mask;
 	const struct lb_index_group *ways = lb_env_index_group(env, copy, group);
 	lb_u32 tag = lb_endpoint_tag(port, protocol, kind);
 
@@ -41,6 +41,8 @@ LB_INLINE lb_u32 lb_endpoint_find(const struct lb_env *env, lb_u32 copy, const s
 		__builtin_memcpy(&have, &e->port, sizeof(have));
 		if (have == tag && lb_addr_equal(&e->addr, addr))
 			return e->id;
+		if (!e->kind) /* a group is filled from its first way on */
+			break;
 	}
 	return 0;
 }
@@ -54,9 +56,21 @@ LB_INLINE lb_u32 lb_endpoint_id(const struct lb_env *env, lb_u32 copy, const str
 	return header ? lb_endpoint_find(env, copy, header, addr, port, protocol, kind) : 0;
 }
 
+/* As lb_endpoint_id, for those who are in no hurry. */
+LB_STEP lb_u32 lb_endpoint_of(const struct lb_env *env, lb_u32 copy, const struct lb_addr *addr, lb_u32 port,
+			      lb_u32 protocol_and_kind)
+{
+	if (!env || !addr)
+		return 0;
+	return lb_endpoint_id(env, copy, addr, (lb_be16)port, (lb_u8)protocol_and_kind,
+			      (lb_u8)(protocol_and_kind >> 8));
+}
+#define LB_ENDPOINT_OF(env, copy, addr, port, protocol, kind)                                                          \
+	lb_endpoint_of(env, copy, addr, port, (lb_u32)(kind) << 8 | (protocol))
+
 LB_INLINE struct lb_learned *lb_learned_of(const struct lb_env *env, const struct lb_addr *addr)
 {
-	return lb_env_learned(env, lb_index_hash(addr, 0, 0, 0) % LB_LEARNED_RECORDS);
+	return lb_env_learned(env, lb_index_hash(addr, 0, 0, lb_index_factor(0)) % LB_LEARNED_RECORDS);
 }
 
 /* The way to an address that is no known neighbour: by the first route that covers it. */
@@ -113,17 +127,17 @@ LB_STEP lb_u32 lb_recall(const struct lb_env *env, const struct lb_addr *addr, s
 	return nexthop->ifindex;
 }
 
-/* Notes where a new flow's client sent from, unless that is known better. */
+/* Notes where a new flow's client sent from, unless that is known better. Clients from afar have a route: asked first. */
 LB_STEP lb_u32 lb_learn(const struct lb_env *env, lb_u32 copy, const struct lb_view *view)
 {
 	struct lb_nexthop nexthop = {{0}, {0}, 0};
 	struct lb_learned *learned;
 
-	if (!env || !view)
+	if (!env || !view || lb_nexthop_far(env, copy, &view->src, &nexthop) ||
+	    LB_ENDPOINT_OF(env, copy, &view->src, 0, 0, LB_ENDPOINT_NEIGHBOUR))
 		return 0;
-	lb_nexthop_to(env, copy, &view->src, &nexthop);
 	learned = lb_learned_of(env, &view->src);
-	if (nexthop.ifindex || !learned)
+	if (!learned)
 		return 0;
 	LB_WRITE(learned->addr.half[1], 0);
 	__builtin_memcpy(learned->nexthop.dst, view->eth_src, 6);

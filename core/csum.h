@@ -25,10 +25,19 @@ LB_INLINE lb_u16 lb_csum_fold(lb_u64 sum)
 	return (lb_u16)sum;
 }
 
+/* As lb_csum_fold, for sums of up to 2^15 words. */
+LB_INLINE lb_u16 lb_csum_fold_few(lb_u64 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (lb_u16)sum;
+}
+
 /* The checksum field after the sum of all changes in its data. */
 LB_INLINE lb_u16 lb_csum_update(lb_u16 check, lb_u64 changes)
 {
-	return (lb_u16)~lb_csum_fold((lb_u64)(lb_u16)~check + changes);
+	return (lb_u16)~lb_csum_fold_few((lb_u64)(lb_u16)~check + changes);
 }
 
 #endif

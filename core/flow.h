@@ -23,6 +23,9 @@
 #include "tables.h"
 #include "wire.h"
 
+/* TCP flags that change a flow's state, or may. */
+#define LB_TCP_TELLING (LB_TCP_SYN | LB_TCP_FIN | LB_TCP_RST)
+
 enum lb_flow_flag {
 	LB_FLOW_CLAIMED = 0x01, /* being created: the record is taken, its port perhaps, nobody may use it yet */
 	LB_FLOW_REPLIED = 0x02,
@@ -104,31 +107,40 @@ LB_INLINE int lb_binding_usable(lb_u64 binding)
 	return lb_binding_backend(binding) && !(lb_binding_flags(binding) & LB_FLOW_CLAIMED);
 }
 
+/* Nobody's, and nobody is about to take it. */
+LB_INLINE int lb_binding_free(lb_u64 binding)
+{
+	return !(binding & ((lb_u64)LB_FLOW_CLAIMED << 40 | 0xffff));
+}
+
+/* The state that four of the flags make: ESTABLISHED, FIN_FORWARD, FIN_REPLY, RESET. */
+#define LB_STATE_OF(established, forward, reply, reset)                                                                \
+	((lb_u32)((reset) || ((forward) && (reply)) ? LB_STATE_CLOSED                                                  \
+		  : !(established)		    ? LB_STATE_OPENING                                                 \
+		  : (forward) || (reply)	    ? LB_STATE_HALF_CLOSED                                             \
+						    : LB_STATE_ESTABLISHED)                                            \
+	 << 2 * ((established) | (forward) << 1 | (reply) << 2 | (reset) << 3))
+#define LB_STATES_OF(forward, reply, reset)                                                                            \
+	(LB_STATE_OF(0, forward, reply, reset) | LB_STATE_OF(1, forward, reply, reset))
+/* All sixteen, two bits for each: a shift instead of six branches. */
+#define LB_STATES                                                                                                      \
+	(LB_STATES_OF(0, 0, 0) | LB_STATES_OF(1, 0, 0) | LB_STATES_OF(0, 1, 0) | LB_STATES_OF(1, 1, 0) |               \
+	 LB_STATES_OF(0, 0, 1) | LB_STATES_OF(1, 0, 1) | LB_STATES_OF(0, 1, 1) | LB_STATES_OF(1, 1, 1))
+_Static_assert(LB_FLOW_ESTABLISHED == 1 << 2 && LB_FLOW_RESET == 1 << 5, "four flags in a row from bit 2");
+
 LB_INLINE enum lb_flow_state lb_flow_state(lb_u8 flags)
 {
-	lb_u8 fins = flags & (LB_FLOW_FIN_FORWARD | LB_FLOW_FIN_REPLY);
-
-	if (flags & LB_FLOW_RESET || fins == (LB_FLOW_FIN_FORWARD | LB_FLOW_FIN_REPLY))
-		return LB_STATE_CLOSED;
-	if (!(flags & LB_FLOW_ESTABLISHED))
-		return LB_STATE_OPENING;
-	return fins ? LB_STATE_HALF_CLOSED : LB_STATE_ESTABLISHED;
+	return (enum lb_flow_state)(LB_STATES >> (flags >> 1 & 30) & 3);
 }
 
 /* Seconds that a flow in this state may be silent. */
 LB_INLINE lb_u32 lb_flow_timeout(const struct lb_settings *settings, lb_u8 flags)
 {
-	switch (lb_flow_state(flags)) {
-	case LB_STATE_OPENING:
-		return settings->syn_s;
-	case LB_STATE_ESTABLISHED:
-		return settings->established_s;
-	case LB_STATE_HALF_CLOSED:
-		return settings->fin_s;
-	default:
-		return settings->closed_s;
-	}
+	return (&settings->syn_s)[lb_flow_state(flags)];
 }
+_Static_assert(__builtin_offsetof(struct lb_settings, established_s) ==
+		       __builtin_offsetof(struct lb_settings, syn_s) + 2 * LB_STATE_ESTABLISHED,
+	       "timeouts lie in the order of the states");
 
 /* Seconds since the flow was seen. Another CPU's clock may be a tick ahead: that counts as now. */
 LB_INLINE lb_u32 lb_flow_age(lb_u64 binding, lb_u16 now)
@@ -141,6 +153,13 @@ LB_INLINE lb_u32 lb_flow_age(lb_u64 binding, lb_u16 now)
 LB_INLINE int lb_flow_expired(const struct lb_settings *settings, lb_u64 binding, lb_u16 now)
 {
 	return lb_flow_age(binding, now) >= lb_flow_timeout(settings, lb_binding_flags(binding));
+}
+
+/* Established and stamped lately: a packet without SYN, FIN or RST has nothing to tell about it. */
+LB_INLINE int lb_binding_settled(const struct lb_settings *settings, lb_u64 binding, lb_u16 now)
+{
+	return lb_binding_flags(binding) == (LB_FLOW_REPLIED | LB_FLOW_ESTABLISHED) &&
+	       (lb_u16)(now - lb_binding_time(binding)) < settings->stamp_s;
 }
 
 /* Nothing more is expected of it: the same client may start anew. */

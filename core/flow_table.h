@@ -24,20 +24,7 @@ LB_INLINE lb_u32 lb_flow_group_index(const struct lb_settings *settings, lb_u64 
 
 LB_INLINE lb_u32 lb_flow_first_way(lb_u64 hash)
 {
-	return (lb_u32)(hash & 3) * 4;
-}
-
-/* One way of a group. 1: the flow is here; 0: it is not; -1: nor in any later one. */
-LB_INLINE int lb_flow_is(const struct lb_flow *flow, struct lb_track *track)
-{
-	lb_u64 client = LB_READ(flow->client);
-	lb_u64 binding = LB_READ(flow->binding);
-
-	if (client == track->client && lb_binding_usable(binding) && LB_READ(flow->client) == client) {
-		track->binding = binding;
-		return 1;
-	}
-	return binding ? 0 : -1;
+	return (lb_u32)(hash & 3) * LB_LINE_WAYS;
 }
 
 /* 0 if the words are equal, else all ones: a comparison without a branch, which BPF's instructions do not offer. */
@@ -49,48 +36,69 @@ LB_INLINE lb_u64 lb_differ(lb_u64 a, lb_u64 b)
 }
 
 /*
- * Looks in the hash's own cache line, where 19 of 20 flows are. 1: found; 0: look on. Which of the four records it is
- * cannot be foreseen, and a branch that is foretold wrongly costs more than comparing all four.
+ * The binding of a flow that this packet tells nothing new about, or 0: established, stamped lately, in the hash's own
+ * cache line, where 19 of 20 flows are. Which of the four records it is cannot be foreseen, and a branch that is
+ * foretold wrongly costs more than comparing all four.
  */
-LB_INLINE int lb_flow_find_near(const struct lb_env *env, const struct lb_settings *settings, struct lb_track *track)
+LB_INLINE lb_u64 lb_flow_settled(const struct lb_env *env, const struct lb_settings *settings, lb_u64 hash,
+				 lb_u64 client, lb_u16 now)
 {
-	lb_u32 index = lb_flow_group_index(settings, track->hash, 0), first = lb_flow_first_way(track->hash), way;
-	struct lb_flow_group *group = lb_env_flow_group(env, index);
-	const struct lb_flow *line;
+	struct lb_flow_group *group = lb_env_flow_group(env, lb_flow_group_index(settings, hash, 0));
+	const struct lb_flow *line, *flow;
+	lb_u64 binding;
 
 	if (!group)
 		return 0;
-	line = &group->way[first];
-	way = lb_differ(LB_READ(line[0].client), track->client) &
-	      (1 + (lb_differ(LB_READ(line[1].client), track->client) &
-		    (1 + (lb_differ(LB_READ(line[2].client), track->client) & 1))));
-	track->record = index * LB_FLOW_WAYS + first + way;
-	/* Not group->way[first + way]: the compiler adds the two with an OR, and Linux 6.1 knows no bounds of an OR. */
-	return lb_flow_is(&line[way], track) > 0;
+	line = &group->way[lb_flow_first_way(hash)];
+	flow = &line[lb_differ(LB_READ(line[0].client), client) &
+		     (1 + (lb_differ(LB_READ(line[1].client), client) &
+			   (1 + (lb_differ(LB_READ(line[2].client), client) & 1))))];
+	if (LB_READ(flow->client) != client)
+		return 0;
+	binding = LB_READ(flow->binding);
+	return lb_binding_settled(settings, binding, now) && LB_READ(flow->client) == client ? binding : 0;
 }
 
-/* Looks everywhere. 1 if the client's flow was found: track has its binding and record. */
-LB_STEP lb_u32 lb_flow_find(const struct lb_env *env, struct lb_track *track)
+/* Line i of the eight in which a flow may lie, in the order of search; *index: of its first record. */
+LB_INLINE struct lb_flow *lb_flow_line(const struct lb_env *env, const struct lb_settings *settings, lb_u64 place,
+				       lb_u32 i, lb_u32 *index)
 {
-	struct lb_settings *settings;
-	lb_u32 first;
+	lb_u32 number = lb_flow_group_index(settings, place, i / LB_FLOW_LINES);
+	lb_u32 way = (lb_flow_first_way(place) + i * LB_LINE_WAYS) % LB_FLOW_WAYS;
+	struct lb_flow_group *group = lb_env_flow_group(env, number);
 
-	if (!env || !track)
-		return 0;
-	settings = lb_env_settings(env);
-	if (!settings)
-		return 0;
-	first = lb_flow_first_way(track->hash);
+	*index = number * LB_FLOW_WAYS + way;
+	return group ? &group->way[way] : 0;
+}
+
+/*
+ * Looks everywhere. 1 if the client's flow was found: track has its binding and record. A client word of 0 is that of
+ * a record which was never used, or which is just taken for the first time: its binding tells.
+ */
+LB_INLINE lb_u32 lb_flow_find(const struct lb_env *env, const struct lb_settings *settings, struct lb_track *track)
+{
 	LB_ROLLED
-	for (lb_u32 i = 0; i < 2 * LB_FLOW_WAYS; i++) {
-		lb_u32 index = lb_flow_group_index(settings, track->hash, i / LB_FLOW_WAYS);
-		struct lb_flow_group *group = lb_env_flow_group(env, index);
-		lb_u32 way = (first + i) % LB_FLOW_WAYS;
-		int found = group ? lb_flow_is(&group->way[way], track) : -1;
+	for (lb_u32 i = 0; i < 2 * LB_FLOW_LINES; i++) {
+		lb_u32 index;
+		struct lb_flow *line = lb_flow_line(env, settings, track->place, i, &index);
 
-		track->record = index * LB_FLOW_WAYS + way;
-		if (found)
-			return found > 0;
+		if (!line)
+			break;
+		for (lb_u32 way = 0; way < LB_LINE_WAYS; way++) {
+			lb_u64 client = LB_READ(line[way].client), binding;
+
+			if (client != track->client) {
+				if (!client && !LB_READ(line[way].binding))
+					return 0;
+				continue;
+			}
+			binding = LB_READ(line[way].binding);
+			if (!lb_binding_usable(binding) || LB_READ(line[way].client) != client)
+				continue;
+			track->record = index + way;
+			track->binding = binding;
+			return 1;
+		}
 	}
 	return 0;
 }
@@ -126,17 +134,6 @@ LB_STEP lb_u32 lb_flow_note(const struct lb_env *env, struct lb_track *track)
 		track->binding = seen;
 	}
 	return 0;
-}
-
-/* As lb_flow_note; but an established flow that was seen this second already is only read. */
-LB_INLINE int lb_flow_touch(const struct lb_env *env, struct lb_track *track)
-{
-	const lb_u8 telling = LB_TCP_SYN | LB_TCP_FIN | LB_TCP_RST;
-
-	if (LB_LIKELY(lb_binding_time(track->binding) == track->now && !(track->tcp & telling) &&
-		      lb_binding_flags(track->binding) == (LB_FLOW_REPLIED | LB_FLOW_ESTABLISHED)))
-		return 1;
-	return lb_flow_note(env, track) != 0;
 }
 
 enum lb_rank {
@@ -196,8 +193,8 @@ LB_STEP lb_u32 lb_flow_consider(const struct lb_env *env, const struct lb_track 
 	settings = lb_env_settings(env);
 	if (!settings || (i == LB_FLOW_WAYS && best->cost < LB_RANK_STALE_OPENING << 16))
 		return 1;
-	index = lb_flow_group_index(settings, track->hash, i / LB_FLOW_WAYS);
-	way = (lb_flow_first_way(track->hash) + i) % LB_FLOW_WAYS;
+	index = lb_flow_group_index(settings, track->place, i / LB_FLOW_WAYS);
+	way = (lb_flow_first_way(track->place) + i) % LB_FLOW_WAYS;
 	group = lb_env_flow_group(env, index);
 	if (!group)
 		return 1;
@@ -211,7 +208,7 @@ LB_STEP lb_u32 lb_flow_consider(const struct lb_env *env, const struct lb_track 
 }
 
 /* Takes the record that is given up most willingly, and gives its port back. 1: track->record is ours. */
-LB_STEP lb_u32 lb_flow_take(const struct lb_env *env, struct lb_track *track)
+LB_STEP lb_u32 lb_flow_take_best(const struct lb_env *env, struct lb_track *track)
 {
 	struct lb_settings *settings;
 
@@ -240,6 +237,28 @@ LB_STEP lb_u32 lb_flow_take(const struct lb_env *env, struct lb_track *track)
 		}
 	}
 	return 0;
+}
+
+/* As lb_flow_take_best, but first the first free record of the first group. */
+LB_INLINE lb_u32 lb_flow_take(const struct lb_env *env, const struct lb_settings *settings, struct lb_track *track)
+{
+	lb_u32 index = lb_flow_group_index(settings, track->place, 0), first = lb_flow_first_way(track->place);
+	struct lb_flow_group *group = lb_env_flow_group(env, index);
+
+	if (!group)
+		return 0;
+	LB_ROLLED
+	for (lb_u32 i = 0; i < LB_FLOW_WAYS; i++) {
+		lb_u32 way = (first + i) % LB_FLOW_WAYS;
+		lb_u64 old = LB_READ(group->way[way].binding);
+
+		if (!lb_binding_free(old))
+			continue;
+		track->record = index * LB_FLOW_WAYS + way;
+		if (LB_SWAP(group->way[way].binding, old, lb_binding_word(0, 0, 0, LB_FLOW_CLAIMED, track->now)))
+			return 1;
+	}
+	return lb_flow_take_best(env, track);
 }
 
 #endif

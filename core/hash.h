@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The keyed hash: one per packet, it picks the flow's group and its Maglev slot. src/evener/tables/hashing.py has
- * the same constants and a test compares the two.
+ * The keyed hash. One per packet picks the flow's group; new flows take another for their Maglev slot.
+ * src/evener/tables/hashing.py has the same constants and a test compares the two.
  *
  * Two rounds of xor, odd multiply and fold (the shape of MurmurHash3's finaliser, A. Appleby, public domain), but
  * with secret words for both xor and multiplier: without the seed nobody can aim flows at one group or backend.
@@ -21,7 +21,16 @@ LB_INLINE lb_u64 lb_hash(const struct lb_settings *settings, lb_u64 word)
 	return h ^ h >> 32;
 }
 
-/* The service's salt stands for VIP, port and protocol, so this is a hash of the 5-tuple. */
+/*
+ * Where a flow lies: by the client alone, so that its memory is asked for while the service is still looked up. Flows
+ * of one client port to several services share a line, which has room for four.
+ */
+LB_INLINE lb_u64 lb_place_hash(const struct lb_settings *settings, lb_be32 client, lb_be16 port)
+{
+	return lb_hash(settings, (lb_u64)port << 32 | client);
+}
+
+/* What is chosen for a flow. The service's salt stands for VIP, port and protocol, so this is a hash of the 5-tuple. */
 LB_INLINE lb_u64 lb_flow_hash(const struct lb_settings *settings, const struct lb_service *service, lb_be32 client,
 			      lb_be16 port)
 {
@@ -45,12 +54,24 @@ LB_INLINE lb_u32 lb_slot_index(lb_u64 hash)
  * the word, so they are turned to the bottom. The addresses of a network differ in the top bits of the word alone. The
  * seed picks the odd multiplier; the control plane looks for one that fits what it fills in.
  */
-LB_INLINE lb_u32 lb_index_hash(const struct lb_addr *addr, lb_be16 port, lb_u8 protocol, lb_u32 seed)
+LB_INLINE lb_u64 lb_index_factor(lb_u32 seed)
+{
+	return 0x9e3779b97f4a7c15ull * (2ull * seed + 1);
+}
+
+LB_INLINE lb_u32 lb_index_hash(const struct lb_addr *addr, lb_be16 port, lb_u8 protocol, lb_u64 factor)
 {
 	lb_u64 word = addr->half[1] ^ addr->half[0] * 3 ^ ((lb_u64)port << 16 | protocol);
 
-	word *= 0x9e3779b97f4a7c15ull * (2ull * seed + 1);
-	return __builtin_bswap32((lb_u32)(word >> 32));
+	return __builtin_bswap32((lb_u32)(word * factor >> 32));
+}
+
+/* May a service listen at this port? No means no. */
+LB_INLINE int lb_may_listen(const struct lb_copy *header, lb_be16 port)
+{
+	lb_u32 bit = (port ^ port >> 8) & 0xff;
+
+	return header->listening[bit >> 6] >> (bit & 63) & 1;
 }
 
 #endif

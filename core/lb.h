@@ -8,6 +8,6 @@
 #ifndef LB_H
 #define LB_H
 
-#include "pipeline.h"
+#include "quick.h"
 
 #endif

@@ -33,7 +33,7 @@ LB_INLINE int lb_lock(lb_u32 *lock)
  * above, from a place that depends on client and time: a retransmitted SYN searches elsewhere. (Searches fill ports in
  * clusters. Were the second one to look below 32768 again, half of all clients would be refused once that half is full.)
  */
-LB_STEP lb_u32 lb_port_search(const struct lb_env *env, const struct lb_track *track)
+LB_INLINE lb_u32 lb_port_search(const struct lb_env *env, const struct lb_track *track)
 {
 	struct lb_settings *settings;
 	lb_u32 port, start;
@@ -52,6 +52,13 @@ LB_STEP lb_u32 lb_port_search(const struct lb_env *env, const struct lb_track *t
 		return port;
 	port = settings->local_first > LB_PORT_LOW_END ? LB_PORT_LOW_END : LB_PORT_FIRST;
 	return lb_port_scan(env, track, port + lb_scale(~start, settings->local_first - port));
+}
+
+/* A SYN that may start anew: its flow is over, or nobody has answered yet and the backend may have changed. */
+LB_INLINE int lb_starts_anew(lb_u8 tcp, lb_u8 flags)
+{
+	return tcp & LB_TCP_SYN &&
+	       (lb_flow_state(flags) == LB_STATE_CLOSED || !(flags & (LB_FLOW_REPLIED | LB_FLOW_ESTABLISHED)));
 }
 
 /* Does the flow that the client already has serve for this SYN? Then: its binding with this packet noted; else 0. */
@@ -98,18 +105,42 @@ LB_STEP lb_u32 lb_open_known(const struct lb_env *env, struct lb_track *track)
 	return 0;
 }
 
+/* Which of the service's SNAT addresses a flow tries first. */
+LB_INLINE lb_u32 lb_snat_first(const struct lb_service *service, lb_u64 hash)
+{
+	return lb_scale((lb_u32)(hash >> 16), service->snat_count);
+}
+
+/*
+ * Reads what a new flow will need from afar: its line of the flow table and that of the port it wants. Both are then
+ * under way at the same time; after the lock, they would be waited for one after the other.
+ */
+LB_INLINE void lb_open_ask(const struct lb_env *env, const struct lb_settings *settings,
+			   const struct lb_service *service, const struct lb_track *track)
+{
+	struct lb_flow_group *group = lb_env_flow_group(env, lb_flow_group_index(settings, track->place, 0));
+	lb_u32 snat = service->snat[lb_snat_first(service, track->hash) % LB_SNAT_MAX];
+	lb_u32 *word = lb_port_word(env, lb_port_table(settings, track->backend, snat),
+				    LB_BE16(lb_client_port(track->client)));
+
+	if (group && word) {
+		(void)LB_READ(group->way[lb_flow_first_way(track->place)].client);
+		(void)LB_READ(*word);
+	}
+}
+
 LB_INLINE lb_u8 lb_open_new(const struct lb_env *env, const struct lb_service *service, struct lb_track *track)
 {
 	lb_u32 port = 0, start;
 	struct lb_flow *flow;
 
-	if (!lb_flow_take(env, track))
+	if (!lb_flow_take(env, lb_env_settings(env), track))
 		return LB_REASON_FLOW_TABLE_FULL;
 	flow = lb_flow_at(env, track->record);
 	if (!flow)
 		return LB_REASON_FLOW_TABLE_FULL;
 	LB_WRITE(flow->client, track->client);
-	start = lb_scale((lb_u32)(track->hash >> 16), service->snat_count);
+	start = lb_snat_first(service, track->hash);
 	LB_ROLLED
 	for (lb_u32 i = 0; i < LB_SNAT_MAX && i < service->snat_count && !port; i++) {
 		lb_u32 n = start + i < service->snat_count ? start + i : start + i - service->snat_count;
@@ -121,16 +152,20 @@ LB_INLINE lb_u8 lb_open_new(const struct lb_env *env, const struct lb_service *s
 	track->binding =
 		port ? lb_binding_word(track->backend, LB_BE16(port), track->snat, 0, track->now) : LB_FLOW_FREED;
 	LB_WRITE(flow->binding, track->binding);
-	return port ? LB_REASON_NONE : LB_REASON_SNAT_EXHAUSTED;
+	return port ? LB_REASON_FORWARD : LB_REASON_SNAT_EXHAUSTED;
 }
 
-/* Finds or creates the flow of a client that sent a SYN. LB_REASON_NONE: track->binding may be used. */
-LB_STEP lb_u32 lb_flow_open(const struct lb_env *env, struct lb_track *track)
+/*
+ * The flow of a packet to a service that is not settled: found and noted, or opened by a SYN. The reason to forward,
+ * then track->binding holds, or to stop.
+ */
+LB_STEP lb_u32 lb_flow_meet(const struct lb_env *env, struct lb_track *track)
 {
 	struct lb_settings *settings;
 	struct lb_service *service;
-	lb_u8 reason = LB_REASON_NONE;
-	lb_u32 *lock;
+	lb_u32 *lock, found;
+	lb_u8 reason = LB_REASON_FORWARD;
+	int opens;
 
 	if (!env || !track)
 		return LB_REASON_NO_BACKEND;
@@ -139,14 +174,29 @@ LB_STEP lb_u32 lb_flow_open(const struct lb_env *env, struct lb_track *track)
 	lock = lb_env_lock(env, (lb_u32)(track->hash >> 40) % LB_LOCKS);
 	if (!settings || !service || !lock)
 		return LB_REASON_NO_BACKEND;
-	if (!lb_lock(lock))
-		return LB_REASON_FLOW_BUSY;
+	opens = (track->tcp & (LB_TCP_SYN | LB_TCP_ACK)) == LB_TCP_SYN;
+	if (opens) {
+		track->backend = lb_select(env, track->copy, service, track->hash);
+		lb_open_ask(env, settings, service, track);
+		if (!lb_lock(lock))
+			return LB_REASON_FLOW_BUSY;
+	}
+	found = lb_flow_find(env, settings, track);
+	if (!opens) {
+		if (!found || lb_flow_expired(settings, track->binding, track->now) ||
+		    lb_starts_anew(track->tcp, lb_binding_flags(track->binding)))
+			return LB_REASON_NO_FLOW;
+		/* one that lies far from its line is met here again and again: only to be read */
+		if (!(track->tcp & LB_TCP_TELLING) && lb_binding_settled(settings, track->binding, track->now))
+			return LB_REASON_FORWARD;
+		return lb_flow_note(env, track) ? LB_REASON_FORWARD : LB_REASON_FLOW_BUSY;
+	}
 	track->slot = lb_slot_index(track->hash);
-	track->backend = lb_select(env, track->copy, service, track->hash);
-	if (!lb_flow_find(env, track) || !lb_open_known(env, track))
+	if (!found || !lb_open_known(env, track)) {
 		reason = track->backend ? lb_open_new(env, service, track) : LB_REASON_NO_BACKEND;
+	}
 	LB_WRITE(*lock, 0);
-	return reason;
+	return reason == LB_REASON_FORWARD && track->fresh ? LB_REASON_FORWARD_NEW : reason;
 }
 
 #endif

@@ -23,8 +23,8 @@ LB_INLINE lb_u8 lb_looks_partial(const struct lb_ipv4 *ip, const struct lb_tcp *
 	return tcp->check == lb_csum_fold(sum);
 }
 
-LB_INLINE lb_u8 lb_parse_tcp(const lb_u8 *data, const lb_u8 *end, const struct lb_ipv4 *ip, struct lb_view *view,
-			     lb_u32 l4, lb_u32 segment)
+/* view->reason is set beforehand to what a return in the middle means. */
+LB_INLINE void lb_parse_tcp(const lb_u8 *data, const lb_u8 *end, lb_u32 l4, lb_u32 segment, struct lb_view *view)
 {
 	const struct lb_tcp *tcp;
 	lb_u32 header;
@@ -32,61 +32,81 @@ LB_INLINE lb_u8 lb_parse_tcp(const lb_u8 *data, const lb_u8 *end, const struct l
 	l4 &= 0x7f; /* at most 14 + 60; the mask tells the verifier */
 	tcp = (const struct lb_tcp *)(data + l4);
 	if ((const lb_u8 *)(tcp + 1) > end || segment < sizeof(*tcp))
-		return LB_REASON_MALFORMED;
+		return;
 	header = tcp->offset >> 4 << 2;
 	if (header < sizeof(*tcp) || header > segment)
-		return LB_REASON_MALFORMED;
+		return;
+	view->reason = LB_REASON_NONE;
 	view->l4 = (lb_u16)l4;
-	view->sport = tcp->sport;
-	view->dport = tcp->dport;
-	view->seq = tcp->seq;
-	view->ack = tcp->ack;
+	LB_PUT(32, &view->sport, LB_GET(32, &tcp->sport));
 	view->tcp_flags = tcp->flags;
-	if (tcp->flags & LB_TCP_SYN)
-		view->checksum_partial = lb_looks_partial(ip, tcp, segment);
-	return LB_REASON_NONE;
 }
 
-LB_INLINE lb_u8 lb_parse_ipv4(const lb_u8 *data, const lb_u8 *end, struct lb_view *view)
+LB_INLINE void lb_parse_ipv4(const lb_u8 *data, const lb_u8 *end, struct lb_view *view)
 {
 	const struct lb_ipv4 *ip = (const struct lb_ipv4 *)(data + LB_ETH_BYTES);
 	lb_u32 header, length;
 
 	if ((const lb_u8 *)(ip + 1) > end)
-		return LB_REASON_MALFORMED;
+		return;
 	header = (ip->version_ihl & 15) << 2;
 	length = LB_BE16(ip->length);
-	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || length < header ||
-	    length + LB_ETH_BYTES > view->length)
-		return LB_REASON_MALFORMED;
-	lb_addr_set_v4(&view->src, ip->src);
-	lb_addr_set_v4(&view->dst, ip->dst);
+	if (ip->version_ihl < 0x45 || ip->version_ihl > 0x4f || length < header || data + LB_ETH_BYTES + length > end)
+		return;
+	lb_addr_set_v4(&view->src, LB_GET(32, &ip->src));
+	lb_addr_set_v4(&view->dst, LB_GET(32, &ip->dst));
 	view->protocol = ip->protocol;
 	view->ttl = ip->ttl;
-	view->fragment = (ip->fragment & LB_BE16(LB_IPV4_FRAGMENT)) != 0;
-	if (ip->protocol != LB_PROTOCOL_TCP)
-		return LB_REASON_NOT_TCP;
-	if (view->fragment)
-		return LB_REASON_FRAGMENT;
-	return lb_parse_tcp(data, end, ip, view, LB_ETH_BYTES + header, length - header);
+	if (LB_UNLIKELY(ip->protocol != LB_PROTOCOL_TCP))
+		view->reason = LB_REASON_NOT_TCP;
+	else if (LB_UNLIKELY(ip->fragment & LB_BE16(LB_IPV4_FRAGMENT)))
+		view->reason = LB_REASON_FRAGMENT;
+	else
+		lb_parse_tcp(data, end, LB_ETH_BYTES + header, length - header, view);
 }
 
+/* All that decides what becomes of the packet. */
 LB_INLINE void lb_parse(const void *data, const void *end, lb_u32 ifindex, struct lb_view *view)
 {
 	const struct lb_eth *eth = data;
 
-	*view = (struct lb_view){.length = (lb_u16)((const lb_u8 *)end - (const lb_u8 *)data), .ifindex = ifindex};
-	if ((const lb_u8 *)(eth + 1) > (const lb_u8 *)end) {
-		view->reason = LB_REASON_MALFORMED;
+	view->src.half[0] = view->src.half[1] = view->dst.half[0] = view->dst.half[1] = 0;
+	LB_PUT(64, &view->sport, 0);
+	view->l4 = 0;
+	view->length = (lb_u16)((const lb_u8 *)end - (const lb_u8 *)data);
+	view->ifindex = ifindex;
+	view->reason = LB_REASON_MALFORMED;
+	LB_PUT(64, view->eth_dst, 0);
+	LB_PUT(32, view->eth_src + 2, 0);
+	if ((const lb_u8 *)(eth + 1) > (const lb_u8 *)end)
 		return;
-	}
-	__builtin_memcpy(view->eth_dst, eth, 12);
-	if (eth->type == LB_BE16(LB_ETHERTYPE_IPV4))
-		view->reason = lb_parse_ipv4(data, end, view);
+	LB_PUT(64, view->eth_dst, LB_GET(64, eth));
+	LB_PUT(32, view->eth_src + 2, LB_GET(32, (const lb_u8 *)eth + 8));
+	if (LB_LIKELY(eth->type == LB_BE16(LB_ETHERTYPE_IPV4)))
+		lb_parse_ipv4(data, end, view);
 	else if (eth->type == LB_BE16(LB_ETHERTYPE_VLAN) || eth->type == LB_BE16(LB_ETHERTYPE_QINQ))
 		view->reason = LB_REASON_VLAN_TAGGED;
 	else
 		view->reason = LB_REASON_NOT_IPV4;
+}
+
+/* The rest of the view, which few packets need: for the trace. */
+LB_INLINE void lb_parse_more(const void *data, const void *end, struct lb_view *view)
+{
+	const struct lb_ipv4 *ip = (const struct lb_ipv4 *)((const lb_u8 *)data + LB_ETH_BYTES);
+	const struct lb_tcp *tcp = (const struct lb_tcp *)((const lb_u8 *)data + (view->l4 & 0x7f));
+
+	__builtin_memset(&view->seq, 0, sizeof(*view) - __builtin_offsetof(struct lb_view, seq));
+	if (view->reason == LB_REASON_MALFORMED || (const lb_u8 *)(ip + 1) > (const lb_u8 *)end)
+		return;
+	view->fragment = view->protocol && ip->fragment & LB_BE16(LB_IPV4_FRAGMENT);
+	if (view->reason != LB_REASON_NONE || (const lb_u8 *)(tcp + 1) > (const lb_u8 *)end)
+		return;
+	view->seq = LB_GET(32, &tcp->seq);
+	view->ack = LB_GET(32, &tcp->ack);
+	if (view->tcp_flags & LB_TCP_SYN)
+		view->checksum_partial =
+			lb_looks_partial(ip, tcp, LB_BE16(ip->length) + LB_ETH_BYTES - (lb_u32)view->l4);
 }
 
 #endif

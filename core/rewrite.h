@@ -9,39 +9,33 @@
 #include "tables.h"
 #include "wire.h"
 
-LB_INLINE lb_u32 lb_port_pair(lb_be16 first, lb_be16 second)
+/* The time to live is the first byte of its word in the header's sum; the second does not change. */
+LB_INLINE lb_u32 lb_hop(lb_u8 ttl)
 {
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	return (lb_u32)second << 16 | first;
-#else
-	return (lb_u32)first << 16 | second;
-#endif
+	return LB_BE16(ttl << 8);
 }
 
 /* Writes the plan into the frame. False if the frame is shorter than the parser found it; then nothing is written. */
 LB_INLINE int lb_rewrite_ipv4(lb_u8 *data, const lb_u8 *end, const struct lb_plan *plan)
 {
 	lb_u32 l4 = plan->l4 & 0x7f; /* the mask tells the verifier */
-	struct lb_eth *eth = (struct lb_eth *)data;
-	struct lb_ipv4 *ip = (struct lb_ipv4 *)(eth + 1);
+	struct lb_ipv4 *ip = (struct lb_ipv4 *)(data + LB_ETH_BYTES);
 	struct lb_tcp *tcp = (struct lb_tcp *)(data + l4);
-	lb_u64 addresses, ports;
-	lb_u16 hop;
+	lb_u32 src = lb_addr_v4(&plan->src), dst = lb_addr_v4(&plan->dst), ports = LB_GET(32, &plan->sport);
+	lb_u64 change;
 
 	if ((lb_u8 *)(ip + 1) > end || (lb_u8 *)(tcp + 1) > end)
 		return 0;
-	__builtin_memcpy(eth->dst, plan->nexthop.dst, 6);
-	__builtin_memcpy(eth->src, plan->nexthop.src, 6);
-	addresses = lb_csum_change(ip->src, lb_addr_v4(&plan->src)) + lb_csum_change(ip->dst, lb_addr_v4(&plan->dst));
-	ports = lb_csum_change(lb_port_pair(tcp->sport, tcp->dport), lb_port_pair(plan->sport, plan->dport));
-	hop = LB_BE16(ip->ttl << 8 | ip->protocol);
-	ip->check = lb_csum_update(ip->check, addresses + lb_csum_change(hop, LB_BE16(plan->ttl << 8 | ip->protocol)));
+	LB_PUT(64, data, LB_GET(64, plan->nexthop.dst));
+	LB_PUT(32, data + 8, LB_GET(32, plan->nexthop.src + 2));
+	change = lb_csum_change(LB_GET(32, &ip->src), src) + lb_csum_change(LB_GET(32, &ip->dst), dst);
+	tcp->check = lb_csum_update(tcp->check, change + lb_csum_change(LB_GET(32, &tcp->sport), ports));
+	change += lb_csum_change(lb_hop(ip->ttl), lb_hop(plan->ttl));
+	ip->check = lb_csum_update(ip->check, change);
 	ip->ttl = plan->ttl;
-	ip->src = lb_addr_v4(&plan->src);
-	ip->dst = lb_addr_v4(&plan->dst);
-	tcp->check = lb_csum_update(tcp->check, addresses + ports);
-	tcp->sport = plan->sport;
-	tcp->dport = plan->dport;
+	LB_PUT(32, &ip->src, src);
+	LB_PUT(32, &ip->dst, dst);
+	LB_PUT(32, &tcp->sport, ports);
 	return 1;
 }
 

@@ -93,8 +93,11 @@ LB_INLINE int lb_port_vacate(const struct lb_env *env, const struct lb_settings 
 LB_INLINE int lb_port_allowed(const struct lb_env *env, const struct lb_settings *settings, lb_u32 copy,
 			      const struct lb_snat *snat, lb_u32 port, lb_u8 protocol)
 {
-	return port >= LB_PORT_FIRST && port < settings->local_first &&
-	       !lb_endpoint_id(env, copy, &snat->addr, LB_BE16(port), protocol, LB_ENDPOINT_SERVICE);
+	const struct lb_copy *header = lb_env_copy(env, copy);
+
+	return port >= LB_PORT_FIRST && port < settings->local_first && header &&
+	       (!lb_may_listen(header, LB_BE16(port)) ||
+		!LB_ENDPOINT_OF(env, copy, &snat->addr, LB_BE16(port), protocol, LB_ENDPOINT_SERVICE));
 }
 
 /*
@@ -102,10 +105,11 @@ LB_INLINE int lb_port_allowed(const struct lb_env *env, const struct lb_settings
  * BPF function takes five arguments at most and the stack of a whole call chain holds 512 bytes.
  */
 struct lb_track {
-	lb_u64 hash;
+	lb_u64 hash;  /* lb_flow_hash: what to choose */
+	lb_u64 place; /* lb_place_hash: where to look */
 	lb_u64 client;
 	lb_u64 binding; /* the flow's, when found */
-	lb_u32 record;
+	lb_u32 record;	/* the flow's, when found */
 	lb_u32 copy;
 	lb_u32 slot;
 	lb_u32 backend; /* chosen; 0: there is none */

@@ -26,6 +26,8 @@ enum {
 	LB_SNAT_MAX = 16,     /* SNAT addresses of one service */
 	LB_INDEX_WAYS = 4,
 	LB_FLOW_WAYS = 16,
+	LB_LINE_WAYS = 4, /* flow records in a cache line */
+	LB_FLOW_LINES = LB_FLOW_WAYS / LB_LINE_WAYS,
 	LB_PORT_LINES = 4096, /* 65536 ports / 16 */
 	LB_ROUTES = 32,
 	LB_LOCKS = 1024,
@@ -48,8 +50,8 @@ struct lb_settings {
 	lb_u16 fin_s;	    /* one side has closed */
 	lb_u16 closed_s;    /* both have, or a reset was seen: the port is in quarantine */
 	lb_u16 local_first; /* host order; ports local_first..65535 of a SNAT address are the balancer's own */
-	lb_u16 reserved0;
-	lb_u32 layout; /* digest of these layouts: whoever adopts the memory compares it */
+	lb_u16 stamp_s;	    /* an established flow is stamped again when its stamp is this old */
+	lb_u32 layout;	    /* digest of these layouts: whoever adopts the memory compares it */
 	lb_u64 reserved[8];
 };
 
@@ -59,7 +61,9 @@ struct lb_copy {
 	lb_u32 index_mask; /* groups of the endpoint index in use, less one */
 	lb_u32 index_seed;
 	lb_u32 routes;
-	lb_u32 reserved[12];
+	lb_u64 index_factor; /* that the seed stands for: lb_index_factor */
+	lb_u64 listening[4]; /* a set of bits, those of the services' ports: lb_port_bit */
+	lb_u32 reserved[2];
 };
 
 enum lb_endpoint_kind {
@@ -88,7 +92,7 @@ struct lb_nexthop {
 	lb_u8 dst[6];
 	lb_u8 src[6];
 	lb_u32 ifindex;
-};
+} __attribute__((aligned(8))); /* copied in two words */
 
 struct lb_service {
 	struct lb_addr addr;
@@ -190,16 +194,17 @@ struct lb_view {
 	lb_u8 protocol;
 	lb_u8 tcp_flags;
 	lb_u8 ttl;
-	lb_u8 fragment;
+	lb_u8 reason;  /* LB_REASON_NONE: parsed to the end */
 	lb_u16 l4;     /* offset of the TCP header */
 	lb_u16 length; /* of the frame, bytes */
 	lb_u32 ifindex;
-	lb_be32 seq;
-	lb_be32 ack;
-	lb_u8 checksum_partial; /* looks like an unfinished transmit offload; only said of SYNs */
-	lb_u8 reason;		/* LB_REASON_NONE: parsed to the end; never at a multiple of 8, see below */
 	lb_u8 eth_dst[6];
 	lb_u8 eth_src[6];
+	/* What follows decides nothing: lb_parse_more */
+	lb_be32 seq;
+	lb_be32 ack;
+	lb_u8 fragment;
+	lb_u8 checksum_partial; /* looks like an unfinished transmit offload; only said of SYNs */
 	lb_u8 reserved[2];
 };
 
@@ -212,20 +217,21 @@ struct lb_plan {
 	struct lb_nexthop nexthop;
 	lb_be16 sport;
 	lb_be16 dport;
+	lb_u16 l4;
+	lb_u8 ttl;
+	lb_u8 reserved0;
+	lb_u8 flow_flags; /* of the flow, after this packet */
 	lb_u8 verdict;
 	lb_u8 reason;
 	lb_u8 direction;
-	lb_u8 mode;
-	lb_u16 l4;
+	lb_u32 slot; /* only where a backend was chosen: reason FORWARD_NEW */
 	lb_u16 service;
 	lb_u16 backend;
 	lb_u16 snat;
-	lb_u32 slot; /* only where a backend was chosen: reason FORWARD_NEW */
-	lb_u32 generation;
+	lb_u8 mode;
+	lb_u8 reserved1;
 	lb_u64 hash;
-	lb_u8 flow_flags; /* of the flow, after this packet */
-	lb_u8 ttl;
-	lb_u8 reserved[2];
+	lb_u32 generation;
 	lb_u32 head_delta; /* bytes to make room for in front; 0 in full NAT */
 };
 

@@ -35,10 +35,13 @@ typedef lb_u32 lb_be32;
 #endif
 
 /*
- * Makes the compiler forget what a pointer points to, so that the struct behind it stays in memory. Taken apart into
+ * Makes a local struct stay in memory. Taken apart into
  * registers, of which BPF has ten, views and plans are spilled and cleared again on every path: half the program.
  */
-#define LB_IN_MEMORY(pointer) __asm__ volatile("" : "+r"(pointer) : : "memory")
+#define LB_IN_MEMORY(object) __asm__ volatile("" : : "r"(&(object)) : "memory")
+
+/* Hides from the compiler what it knows of a value. */
+#define LB_OPAQUE(value) __asm__("" : "+r"(value))
 
 #define LB_LIKELY(x) __builtin_expect(!!(x), 1)
 #define LB_UNLIKELY(x) __builtin_expect(!!(x), 0)
@@ -49,6 +52,30 @@ typedef lb_u32 lb_be32;
 
 /* Compare-and-swap with a full barrier. True if the word was `old` and is `new` now. */
 #define LB_SWAP(word, old, new) (__sync_val_compare_and_swap(&(word), (old), (new)) == (old))
+
+/*
+ * Words of a packet, aligned to 2. BPF has single instructions for them, but its compiler would take them apart into
+ * bytes; other compilers know best.
+ */
+#ifdef __bpf__
+typedef lb_u16 __attribute__((may_alias)) lb_any16;
+typedef lb_u32 __attribute__((may_alias)) lb_any32;
+typedef lb_u64 __attribute__((may_alias)) lb_any64;
+#define LB_GET(bits, from) (*(const lb_any##bits *)(from))
+#define LB_PUT(bits, to, value) (*(lb_any##bits *)(to) = (value))
+#else
+#define LB_GET(bits, from)                                                                                             \
+	({                                                                                                             \
+		lb_u##bits word_;                                                                                      \
+		__builtin_memcpy(&word_, (from), sizeof(word_));                                                       \
+		word_;                                                                                                 \
+	})
+#define LB_PUT(bits, to, value)                                                                                        \
+	({                                                                                                             \
+		lb_u##bits word_ = (value);                                                                            \
+		__builtin_memcpy((to), &word_, sizeof(word_));                                                         \
+	})
+#endif
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define LB_BE16(x) ((lb_be16)__builtin_bswap16((lb_u16)(x)))

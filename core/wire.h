@@ -54,6 +54,16 @@ struct lb_tcp {
 	lb_be16 urgent;
 };
 
+/* Two ports as the word that they are in the packet. */
+LB_INLINE lb_u32 lb_port_pair(lb_be16 first, lb_be16 second)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return (lb_u32)second << 16 | first;
+#else
+	return (lb_u32)first << 16 | second;
+#endif
+}
+
 _Static_assert(sizeof(struct lb_eth) == 14, "Ethernet header");
 _Static_assert(sizeof(struct lb_ipv4) == 20, "IPv4 header");
 _Static_assert(sizeof(struct lb_tcp) == 20, "TCP header");

@@ -52,6 +52,16 @@ const char *bpf_program__name(const struct bpf_program *);
 int bpf_program__fd(const struct bpf_program *);
 int bpf_program__set_autoload(struct bpf_program *, bool);
 int bpf_program__set_log_buf(struct bpf_program *, char *, size_t);
+struct bpf_insn { uint8_t code; uint8_t registers; int16_t offset; int32_t immediate; };
+const struct bpf_insn *bpf_program__insns(const struct bpf_program *);
+size_t bpf_program__insn_cnt(const struct bpf_program *);
+typedef int (*evener_prepare_load_t)(struct bpf_program *, void *options, long cookie);
+struct libbpf_prog_handler_opts {
+    size_t sz; long cookie; void *prog_setup_fn;
+    evener_prepare_load_t prog_prepare_load_fn; void *prog_attach_fn;
+};
+int libbpf_register_prog_handler(const char *, int type, int attach_type,
+    const struct libbpf_prog_handler_opts *);
 
 struct btf; struct btf_type { uint32_t name_off; uint32_t info; uint32_t size; };
 struct btf_var_secinfo { uint32_t type; uint32_t offset; uint32_t size; };

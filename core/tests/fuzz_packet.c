@@ -10,6 +10,7 @@
  *   - one that is forwarded keeps its length, and nothing changes but MAC addresses, time to live, addresses, ports
  *     and the two checksums; the plan's values are what stands there;
  *   - both checksums are as right or wrong as before, by full recomputation;
+ *   - the quick way, where it takes the packet at all, says the same and leaves flows alone;
  *   - the source is a VIP or SNAT address with a port that may be given, the destination a backend or a client.
  * And at the end of each input that flows and ports agree (invariants.h).
  *
@@ -50,6 +51,8 @@ static struct world *world;
 static int (*volatile native_parse)(const unsigned char *, unsigned int, unsigned int, void *) = lb_native_parse;
 static int (*volatile native_packet)(struct lb_env *, unsigned char *, unsigned int, unsigned int, unsigned short,
 				     void *, void *) = lb_native_packet;
+static unsigned int (*volatile native_quick)(struct lb_env *, unsigned char *, unsigned int,
+					     unsigned short) = lb_native_quick;
 static unsigned int (*volatile native_sweep)(struct lb_env *, unsigned int, unsigned int, unsigned short,
 					     const unsigned char *, const unsigned char *) = lb_native_sweep;
 
@@ -76,6 +79,16 @@ static lb_u8 some_flags(lb_u8 n)
 				    LB_TCP_RST, LB_TCP_SYN | LB_TCP_FIN, LB_TCP_ACK | 8, 0};
 
 	return all[n & 7];
+}
+
+/* Changes when any flow does. */
+static lb_u64 all_bindings(void)
+{
+	lb_u64 sum = 0;
+
+	for (lb_u32 record = 0; record < world->shape.flow_groups * LB_FLOW_WAYS; record++)
+		sum = sum * 0x9e3779b97f4a7c15ull + record_at(world, record)->binding;
+	return sum;
 }
 
 /* --- what must hold of one packet --------------------------------------------------------------------------------- */
@@ -134,21 +147,45 @@ static void check_bytes(lb_u8 *before, lb_u8 *after, lb_u32 length, const struct
 	CHECK(!memcmp(before, after, length), "a byte changed that is not the plan's");
 }
 
+/* What the quick way did to a copy of the frame, and which interface it named: as the long way, or nothing. */
+static void check_quick(const lb_u8 *quick, lb_u32 to, const lb_u8 *before, const lb_u8 *after, lb_u32 length,
+			const struct lb_plan *plan, lb_u64 bindings)
+{
+	if (!to) {
+		CHECK(!memcmp(quick, before, length), "the quick way changed a frame that it did not take");
+		return;
+	}
+	CHECK(forwarded(plan) && plan->nexthop.ifindex == to, "quick to %u, the plan says %u", to,
+	      plan->nexthop.ifindex);
+	CHECK(plan->reason == LB_REASON_FORWARD || plan->reason == LB_REASON_REPLY, "quick, but reason %d",
+	      plan->reason);
+	CHECK(!memcmp(quick, after, length), "the quick way wrote another frame");
+	CHECK(bindings == all_bindings(), "a settled flow was changed");
+}
+
 /* `before` is at 2 modulo 4 and may be written. */
 static struct lb_plan pass(lb_u8 *before, lb_u32 length, lb_u16 now)
 {
 	lb_u8 *room = malloc(2 + (size_t)length), *after = room + 2;
+	lb_u8 *desk = malloc(2 + (size_t)length), *quick = desk + 2;
 	struct lb_view view, parsed;
 	struct lb_plan plan;
+	lb_u64 bindings;
+	lb_u32 to;
 	int verdict;
 
-	CHECK(room, "out of memory");
+	CHECK(room && desk, "out of memory");
 	memcpy(after, before, length);
+	memcpy(quick, before, length);
+	to = native_quick(&world->env[0], quick, length, now);
+	bindings = all_bindings();
 	native_parse(after, length, IFINDEX, &parsed);
 	verdict = native_packet(&world->env[0], after, length, IFINDEX, now, &view, &plan);
 	CHECK(verdict == plan.verdict, "apply refused what parse had accepted");
 	CHECK(!memcmp(&view, &parsed, sizeof(view)), "parse says two things");
 	check_plan(&view, &plan);
+	check_quick(quick, to, before, after, length, &plan, bindings);
+	free(desk);
 	if (forwarded(&plan))
 		check_bytes(before, after, length, &plan);
 	else

@@ -52,13 +52,11 @@ static inline void check_found(const struct world *world, lb_u32 record)
 {
 	lb_u64 client = record_at(world, record)->client;
 	struct lb_track track = {.client = client};
-	const struct lb_service *service =
-		lb_env_service(&world->env[0], world->settings->active & 1, lb_client_service(client));
 
 	if (!lb_client_service(client))
 		return; /* only keeps a port in quarantine */
-	track.hash = lb_flow_hash(world->settings, service, lb_client_address(client), lb_client_port(client));
-	CHECK(lb_flow_find(&world->env[0], &track), "record %u: its client does not find it", record);
+	track.place = lb_place_hash(world->settings, lb_client_address(client), lb_client_port(client));
+	CHECK(lb_flow_find(&world->env[0], world->settings, &track), "record %u: its client does not find it", record);
 	CHECK(track.record == record, "the client of record %u finds record %u", record, track.record);
 }
 

@@ -93,14 +93,42 @@ static inline void frame_build(struct frame *frame, const struct segment *segmen
 	tcp->check = LB_BE16((lb_u16)~sum_tcp((lb_u8 *)eth));
 }
 
-/* One segment through the whole pipeline: what was planned. */
+/* What the quick way, which leaves no plan, has written into a frame. */
+static inline struct lb_plan plan_written(const struct world *world, const struct segment *segment, struct frame *frame,
+					  lb_u32 ifindex)
+{
+	const struct lb_ipv4 *ip = (const struct lb_ipv4 *)(frame_bytes(frame) + LB_ETH_BYTES);
+	const struct lb_tcp *tcp = (const struct lb_tcp *)(ip + 1);
+	int reply = ip->src == vip_address() && tcp->sport == LB_BE16(SERVICE_PORT);
+	struct lb_plan plan = {.sport = tcp->sport,
+			       .dport = tcp->dport,
+			       .nexthop.ifindex = ifindex,
+			       .verdict = LB_VERDICT_FORWARD,
+			       .reason = reply ? LB_REASON_REPLY : LB_REASON_FORWARD,
+			       .direction = reply ? LB_DIRECTION_REPLY : LB_DIRECTION_FORWARD,
+			       .service = SERVICE};
+
+	lb_addr_set_v4(&plan.src, ip->src);
+	lb_addr_set_v4(&plan.dst, ip->dst);
+	for (lb_u16 id = 1; id <= world->shape.backends; id++)
+		plan.backend = (reply ? segment->src : ip->dst) == backend_address(id) ? id : plan.backend;
+	for (lb_u16 id = 1; id <= world->shape.snats; id++)
+		plan.snat = (reply ? segment->dst : ip->src) == snat_address(id) ? id : plan.snat;
+	return plan;
+}
+
+/* One segment through the whole pipeline, as drivers do it: what was planned. */
 static inline struct lb_plan segment_pass(struct world *world, lb_u32 cpu, const struct segment *segment, lb_u16 now)
 {
 	struct lb_view view;
 	struct lb_plan plan;
 	struct frame frame;
+	lb_u32 ifindex;
 
 	frame_build(&frame, segment);
+	ifindex = lb_native_quick(&world->env[cpu], frame_bytes(&frame), frame.length, now);
+	if (ifindex)
+		return plan_written(world, segment, &frame, ifindex);
 	lb_native_packet(&world->env[cpu], frame_bytes(&frame), frame.length, IFINDEX, now, &view, &plan);
 	return plan;
 }

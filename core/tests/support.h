@@ -109,7 +109,7 @@ static inline int index_add(struct world *world, lb_u32 copy, lb_be32 addr, lb_u
 
 	lb_addr_set_v4(&new.addr, addr);
 	group = lb_env_index_group(
-		env, copy, lb_index_hash(&new.addr, new.port, new.protocol, header->index_seed) & header->index_mask);
+		env, copy, lb_index_hash(&new.addr, new.port, new.protocol, header->index_factor) & header->index_mask);
 	for (lb_u32 i = 0; i < LB_INDEX_WAYS; i++) {
 		if (group->way[i].kind == LB_ENDPOINT_NONE) {
 			group->way[i] = new;
@@ -127,6 +127,8 @@ static inline int index_fill(struct world *world, lb_u32 copy, lb_u32 seed)
 
 	header->index_mask = INDEX_GROUPS - 1;
 	header->index_seed = seed;
+	header->index_factor = lb_index_factor(seed);
+	__builtin_memset(header->listening, 0xff, sizeof(header->listening));
 	memset(lb_env_index_group(&world->env[0], copy, 0), 0, INDEX_GROUPS * sizeof(struct lb_index_group));
 	fits = index_add(world, copy, vip_address(), SERVICE_PORT, LB_ENDPOINT_SERVICE, SERVICE) &&
 	       index_add(world, copy, address(10, 0, 0, 1), 0, LB_ENDPOINT_NEIGHBOUR, 1);
@@ -205,6 +207,7 @@ static inline struct lb_settings *settings_new(const struct shape *shape)
 		.seed = {0x0123456789abcdefull, 0xfedcba9876543210ull, 0x452821e638d01377ull, 0xbe5466cf34e90c6cull},
 		.syn_s = 30,
 		.established_s = 900,
+		.stamp_s = 16,
 		.fin_s = 300,
 		.closed_s = 60,
 		.local_first = LOCAL_FIRST,

@@ -82,7 +82,7 @@ static void test_same_syn(void)
 	struct census census;
 
 	world = world_new(
-		(struct shape){.flow_groups = groups_for(ROUNDS), .port_tables = 2, .backends = 2, .snats = 1});
+		(struct shape){.flow_groups = groups_for(2 * ROUNDS), .port_tables = 2, .backends = 2, .snats = 1});
 	for (size_t i = 0; i < 2; i++)
 		CHECK(!pthread_create(&threads[i], NULL, twin_main, (void *)i), "no thread");
 	for (size_t i = 0; i < 2; i++)

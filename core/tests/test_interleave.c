@@ -312,6 +312,7 @@ static void explore(struct shape shape, lb_u32 ports, lb_u32 distinct, lb_u32 pa
 	world = world_new(shape);
 	world->settings->syn_s = 3;
 	world->settings->established_s = 6;
+	world->settings->stamp_s = 1;
 	world->settings->fin_s = 4;
 	world->settings->closed_s = 3;
 	world->settings->local_first = (lb_u16)(LB_PORT_FIRST + ports);

@@ -9,7 +9,7 @@
 static struct world *one_backend(lb_u32 snats)
 {
 	struct world *world = world_new(
-		(struct shape){.flow_groups = groups_for(65536), .port_tables = 2, .backends = 1, .snats = snats});
+		(struct shape){.flow_groups = groups_for(2 * 65536), .port_tables = 2, .backends = 1, .snats = snats});
 
 	world->settings->established_s = 32000; /* flows stay while the searchers retry */
 	return world;

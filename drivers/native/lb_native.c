@@ -16,10 +16,12 @@ LB_API int lb_native_packet(struct lb_env *env, unsigned char *data, unsigned in
 {
 	struct lb_view *view = view_out;
 	struct lb_plan *plan = plan_out;
+	struct lb_track track;
 	const struct lb_settings *settings = lb_env_settings(env);
 
 	lb_parse(data, data + length, ifindex, view);
-	lb_decide(env, view, now, plan);
+	lb_parse_more(data, data + length, view);
+	lb_decide(env, view, now, &track, plan);
 	lb_account(env, view, plan);
 	if (settings && settings->trace)
 		lb_trace(env, view, plan, now * 1000000000ull);
@@ -29,16 +31,25 @@ LB_API int lb_native_packet(struct lb_env *env, unsigned char *data, unsigned in
 }
 
 /* Parse alone; the reason. */
+/* The way of most packets alone: the interface to send to, or 0 and nothing changed. */
+LB_API unsigned int lb_native_quick(struct lb_env *env, unsigned char *data, unsigned int length, unsigned short now)
+{
+	return lb_quick(env, data, data + length, now);
+}
+
 LB_API int lb_native_parse(const unsigned char *data, unsigned int length, unsigned int ifindex, void *view)
 {
 	lb_parse(data, data + length, ifindex, view);
+	lb_parse_more(data, data + length, view);
 	return ((struct lb_view *)view)->reason;
 }
 
 /* Decide alone, for a view made by hand. */
 LB_API void lb_native_decide(struct lb_env *env, const void *view, unsigned short now, void *plan)
 {
-	lb_decide(env, view, now, plan);
+	struct lb_track track;
+
+	lb_decide(env, view, now, &track, plan);
 }
 
 /* Is this flow to be ended: over, or of a backend or service that was removed? */
@@ -105,7 +116,7 @@ LB_API unsigned long long lb_native_hash(struct lb_env *env, unsigned long long 
 LB_API unsigned int lb_native_index_hash(const void *addr, unsigned short port, unsigned char protocol,
 					 unsigned int seed)
 {
-	return lb_index_hash(addr, port, protocol, seed);
+	return lb_index_hash(addr, port, protocol, lb_index_factor(seed));
 }
 
 LB_API unsigned short lb_native_csum_update(unsigned short check, unsigned int old, unsigned int new)

@@ -2,6 +2,9 @@
 """One source, two machines: random and mutated packets through the simulator and through XDP. The same
 plans, the same bytes, and afterwards the same memory.
 
+Traced packets all go the long way, where plans can be compared; so every other thousand is not traced,
+and its settled flows go the quick way, which the simulator has not.
+
 This guards the idea that one source serves several drivers: a compiler, the verifier's masks, or an
 environment that differs would show here. EVENER_DIFFERENTIAL_PACKETS is how many packets; unless it
 is set there are 10^5, the same ones every time. 10^7 take some ten minutes.
@@ -39,10 +42,12 @@ def test_simulator_and_xdp_agree() -> None:
     for start in range(0, PACKETS, CHUNK):
         where = f"seed {SEED}, packets from {start}"
         frames, outcomes = traffic.chunk(CHUNK)
+        traced = start // CHUNK % 2
+        xdp.tables.settings["trace"] = traced
         results = [xdp.program.test_run(frame) for frame in frames]
-        events = xdp.events(len(frames))
         views = np.array([outcome.view for outcome in outcomes])
         plans = np.array([outcome.plan for outcome in outcomes])
+        events = xdp.events(len(frames)) if traced else {"view": views, "plan": plans}
         for n in np.flatnonzero((events["view"] != views) | (events["plan"] != plans)):
             both = (
                 f"sim {plans[n]}\nxdp {events['plan'][n]}\nsim {views[n]}\nxdp {events['view'][n]}"

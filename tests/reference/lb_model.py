@@ -228,7 +228,7 @@ class Model:
             return replace(plan, reason=Reason.TTL_EXPIRED)
         client = (view.src, view.sport)
         plan.hash = self._hash(_word(client) ^ service.salt)
-        flow = self._find(client, number, plan.hash)
+        flow = self._find(client, number)
         if flow and not self._expired(flow, now) and not self._starts_anew(flow, tcp):
             self._note(flow, True, tcp, now)
             plan.reason = Reason.FORWARD
@@ -276,8 +276,8 @@ class Model:
 
     # ------------------------------------------------------------------ flows
 
-    def _find(self, client: Key, service: int, hash_: int) -> Flow | None:
-        for record in self._order(hash_):
+    def _find(self, client: Key, service: int) -> Flow | None:
+        for record in self._order(client):
             if record not in self.records:
                 return None
             flow = self.records[record]
@@ -285,8 +285,9 @@ class Model:
                 return flow
         return None
 
-    def _order(self, hash_: int) -> list[int]:
+    def _order(self, client: Key) -> list[int]:
         """The records where a flow of this hash may be, in the order of search: two groups."""
+        hash_ = self._hash(_word(client))
         first = hash_ % 4 * 4
         groups = (_scale(hash_ >> 32, self.flow_groups), _scale(hash_, self.flow_groups))
         return [g * WAYS + (first + i) % WAYS for g in groups for i in range(WAYS)]
@@ -296,7 +297,10 @@ class Model:
         return bool(tcp & SYN) and (flow.state() == "closed" or unanswered)
 
     def _note(self, flow: Flow, forward: bool, tcp: int, now: int) -> None:
-        """Stray packets do not prolong a handshake."""
+        """Stray packets do not prolong a handshake. An established flow is stamped now and then."""
+        lately = (now - flow.stamp) & 0xFFFF < max(1, min(16, self.timeouts["established"] // 50))
+        if flow.state() == "established" and not tcp & (SYN | FIN | RST) and lately:
+            return
         flow.see(forward, tcp)
         if flow.state() != "opening" or tcp & SYN:
             flow.stamp = now
@@ -305,7 +309,7 @@ class Model:
         """A SYN: go on with the client's flow, begin it again, or make a new one."""
         service = self.services[number]
         backend = service.ids[service.slots[plan.slot]]
-        flow = self._find(client, number, plan.hash)
+        flow = self._find(client, number)
         if flow:
             alive = not self._expired(flow, now) and flow.state() != "closed"
             if flow.backend == backend or (alive and (flow.replied or flow.established)):
@@ -316,7 +320,7 @@ class Model:
             flow.service = 0  # keeps its port, but no client finds it
         if not backend:
             return Reason.NO_BACKEND, None
-        record = self._take(plan.hash, now)
+        record = self._take(client, now)
         if record is None:
             return Reason.FLOW_TABLE_FULL, None
         self.records[record] = None
@@ -334,12 +338,12 @@ class Model:
         flow.replied = flow.established = flow.fin_forward = flow.fin_reply = False
         flow.reset = flow.live_forward = flow.live_reply = False
 
-    def _take(self, hash_: int, now: int) -> int | None:
+    def _take(self, client: Key, now: int) -> int | None:
         """A record for a new flow: a free one, or the one that is given up most willingly, the
         oldest first. Dead ones of the first group are good enough not to look at the second."""
         best: tuple[int, int] | None = None
         taken = None
-        for position, record in enumerate(self._order(hash_)):
+        for position, record in enumerate(self._order(client)):
             if position == WAYS and best and best[0] <= 1:
                 break
             flow = self.records.get(record)

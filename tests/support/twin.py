@@ -287,7 +287,7 @@ def _plan_bytes(plan: Plan) -> bytes:
     """struct lb_plan."""
     hop = plan.nexthop or NextHop(bytes(6), bytes(6), 0)
     return struct.pack(
-        "<16s16s6s6sI2s2sBBBBHHHHIIQBB2xI",
+        "<16s16s6s6sI2s2sHBxBBBBIHHHBxQII",
         _mapped(plan.src),
         _mapped(plan.dst),
         hop.dst,
@@ -295,19 +295,19 @@ def _plan_bytes(plan: Plan) -> bytes:
         hop.ifindex,
         plan.src[1].to_bytes(2, "big") if plan.src else bytes(2),
         plan.dst[1].to_bytes(2, "big") if plan.dst else bytes(2),
+        plan.l4,
+        plan.ttl,
+        plan.flow_flags,
         plan.verdict,
         plan.reason,
         plan.direction,
-        plan.mode,
-        plan.l4,
+        plan.slot,
         plan.service,
         plan.backend,
         plan.snat,
-        plan.slot,
-        plan.generation,
+        plan.mode,
         plan.hash,
-        plan.flow_flags,
-        plan.ttl,
+        plan.generation,
         0,
     )
 

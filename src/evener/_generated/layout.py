@@ -31,6 +31,7 @@ FLOW_CLAIMED: Final = 1
 FLOW_ESTABLISHED: Final = 4
 FLOW_FIN_FORWARD: Final = 8
 FLOW_FIN_REPLY: Final = 16
+FLOW_LINES: Final = 4
 FLOW_LIVE_FORWARD: Final = 64
 FLOW_LIVE_REPLY: Final = 128
 FLOW_REPLIED: Final = 2
@@ -39,6 +40,7 @@ FLOW_WAYS: Final = 16
 INDEX_WAYS: Final = 4
 IPV4_FRAGMENT: Final = 16383
 LEARNED_RECORDS: Final = 1024
+LINE_WAYS: Final = 4
 LOCKS: Final = 1024
 LOCK_SPINS: Final = 256
 MARGIN_S: Final = 2
@@ -98,7 +100,7 @@ SETTINGS = np.dtype(
             "fin_s",
             "closed_s",
             "local_first",
-            "reserved0",
+            "stamp_s",
             "layout",
             "reserved",
         ],
@@ -124,9 +126,17 @@ SETTINGS = np.dtype(
 
 COPY = np.dtype(
     {
-        "names": ["generation", "index_mask", "index_seed", "routes", "reserved"],
-        "formats": ["<u4", "<u4", "<u4", "<u4", ("<u4", (12,))],
-        "offsets": [0, 4, 8, 12, 16],
+        "names": [
+            "generation",
+            "index_mask",
+            "index_seed",
+            "routes",
+            "index_factor",
+            "listening",
+            "reserved",
+        ],
+        "formats": ["<u4", "<u4", "<u4", "<u4", "<u8", ("<u8", (4,)), ("<u4", (2,))],
+        "offsets": [0, 4, 8, 12, 16, 24, 56],
         "itemsize": 64,
     }
 )
@@ -297,16 +307,16 @@ VIEW = np.dtype(
             "protocol",
             "tcp_flags",
             "ttl",
-            "fragment",
+            "reason",
             "l4",
             "length",
             "ifindex",
-            "seq",
-            "ack",
-            "checksum_partial",
-            "reason",
             "eth_dst",
             "eth_src",
+            "seq",
+            "ack",
+            "fragment",
+            "checksum_partial",
             "reserved",
         ],
         "formats": [
@@ -321,15 +331,15 @@ VIEW = np.dtype(
             "<u2",
             "<u2",
             "<u4",
+            ("<u1", (6,)),
+            ("<u1", (6,)),
             "<u4",
             "<u4",
             "<u1",
             "<u1",
-            ("<u1", (6,)),
-            ("<u1", (6,)),
             ("<u1", (2,)),
         ],
-        "offsets": [0, 16, 32, 34, 36, 37, 38, 39, 40, 42, 44, 48, 52, 56, 57, 58, 64, 70],
+        "offsets": [0, 16, 32, 34, 36, 37, 38, 39, 40, 42, 44, 48, 54, 60, 64, 68, 69, 70],
         "itemsize": 72,
     }
 )
@@ -342,20 +352,21 @@ PLAN = np.dtype(
             "nexthop",
             "sport",
             "dport",
+            "l4",
+            "ttl",
+            "reserved0",
+            "flow_flags",
             "verdict",
             "reason",
             "direction",
-            "mode",
-            "l4",
+            "slot",
             "service",
             "backend",
             "snat",
-            "slot",
-            "generation",
+            "mode",
+            "reserved1",
             "hash",
-            "flow_flags",
-            "ttl",
-            "reserved",
+            "generation",
             "head_delta",
         ],
         "formats": [
@@ -364,23 +375,46 @@ PLAN = np.dtype(
             NEXTHOP,
             "<u2",
             "<u2",
+            "<u2",
             "<u1",
             "<u1",
             "<u1",
             "<u1",
-            "<u2",
-            "<u2",
-            "<u2",
-            "<u2",
+            "<u1",
+            "<u1",
             "<u4",
-            "<u4",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u1",
+            "<u1",
             "<u8",
-            "<u1",
-            "<u1",
-            ("<u1", (2,)),
+            "<u4",
             "<u4",
         ],
-        "offsets": [0, 16, 32, 48, 50, 52, 53, 54, 55, 56, 58, 60, 62, 64, 68, 72, 80, 81, 82, 84],
+        "offsets": [
+            0,
+            16,
+            32,
+            48,
+            50,
+            52,
+            54,
+            55,
+            56,
+            57,
+            58,
+            59,
+            60,
+            64,
+            66,
+            68,
+            70,
+            71,
+            72,
+            80,
+            84,
+        ],
         "itemsize": 88,
     }
 )

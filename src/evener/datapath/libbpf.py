@@ -7,16 +7,24 @@ their types, so each call stands in a small typed function of that module.
 
 from __future__ import annotations
 
+import contextlib
 import errno as errno_names
 import functools
 import os
 import threading
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from evener._generated._libbpf import ffi
 from evener.errors import DatapathError, EvenerError, MachineError
 
-__all__ = ["failure", "ffi", "lib", "libc", "options", "text"]
+__all__ = ["failure", "ffi", "lib", "libc", "options", "text", "rewriting"]
+
+# linux/bpf.h
+_PROG_XDP, _ATTACH_XDP = 6, 37
+_LOAD_64, _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 0x18, 1, 2
+_MOVES = frozenset({0xB4, 0xB7})  # of a number to a register, 32 and 64 bits
 
 _WORDS_KEPT = 40  # lines; the cause is near the end of a verifier log, and libbpf repeats itself
 
@@ -47,6 +55,7 @@ def lib() -> Any:
             "libbpf >= 1.0 is not installed", "libbpf.so.1", "install Debian's package libbpf1"
         ) from None
     library.libbpf_set_print(_on_print)
+    library.libbpf_register_prog_handler(b"xdp", _PROG_XDP, _ATTACH_XDP, _handler)
     return library
 
 
@@ -62,6 +71,50 @@ def _hear(level: int, pattern: Any, arguments: Any) -> int:
 
 # A callback dies with its object, and libbpf keeps no reference.
 _on_print = ffi.callback("int(int, const char *, void *)", _hear)
+
+
+class _Rewrite(threading.local):
+    """What `rewriting` asks for in this thread."""
+
+    maps: Collection[int] = ()
+    immediates: Mapping[int, int] = MappingProxyType({})
+
+
+_rewrite = _Rewrite()
+
+
+@contextlib.contextmanager
+def rewriting(maps: Collection[int], immediates: Mapping[int, int]) -> Iterator[None]:
+    """XDP programs that are loaded in this block get the address of the value in the place of the
+    address of these maps (descriptors; arrays of one entry, which is when the kernel allows it), and
+    registers that they set to a key of `immediates` are set to its value."""
+    _rewrite.maps, _rewrite.immediates = maps, immediates
+    try:
+        yield
+    finally:
+        _rewrite.maps, _rewrite.immediates = (), {}
+
+
+def _prepare(program: Any, _options: Any, _cookie: int) -> int:
+    """Called before the kernel sees a program; a map's address takes two words."""
+    if not _rewrite.maps and not _rewrite.immediates:
+        return 0
+    words = ffi.cast("struct bpf_insn *", lib().bpf_program__insns(program))
+    for i in range(lib().bpf_program__insn_cnt(program)):
+        word, number = words[i], words[i].immediate
+        if word.code == _LOAD_64 and word.registers >> 4 == _PSEUDO_MAP_FD:
+            if number in _rewrite.maps:
+                word.registers = word.registers & 0xF | _PSEUDO_MAP_VALUE << 4
+                words[i + 1].immediate = 0  # offset in the value
+        elif word.code in _MOVES and number in _rewrite.immediates:
+            word.immediate = _rewrite.immediates[number]
+    return 0
+
+
+_handler = ffi.new("struct libbpf_prog_handler_opts *")
+_handler.sz = ffi.sizeof("struct libbpf_prog_handler_opts")
+_on_prepare = ffi.callback("evener_prepare_load_t", _prepare)
+_handler.prog_prepare_load_fn = _on_prepare
 
 
 def text(value: Any) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from evener.datapath.kernel import is_bpffs, possible_cpus
-from evener.datapath.libbpf import failure, ffi, forget, lib, options, text
+from evener.datapath.libbpf import failure, ffi, forget, lib, options, rewriting, text
 from evener.errors import DatapathError, MachineError
 
 if TYPE_CHECKING:
@@ -320,6 +320,8 @@ class Object:
             raise failure("this is no BPF object that libbpf can read", path or self.name)
         self._object = found
         self._loaded = False
+        self._values: set[str] = set()
+        self._immediates: dict[int, int] = {}
         self._closer = weakref.finalize(self, lib().bpf_object__close, found)
 
     @classmethod
@@ -369,6 +371,12 @@ class Object:
         found = self._find("map", name, loaded=False)
         self._set("map", name, lib().bpf_map__reuse_fd(found, existing.fd))
 
+    def use_value(self, name: str, existing: Map) -> None:
+        """Before load: as reuse_map, and where the programs have the map's address they shall have that
+        of its only value, whatever size it has. `existing` is an array of one entry."""
+        self.reuse_map(name, existing)
+        self._values.add(name)
+
     def set_autoload(self, name: str, wanted: bool) -> None:
         """Before load: whether to load this program at all."""
         found = self._find("program", name, loaded=False)
@@ -411,12 +419,21 @@ class Object:
             log = logs[text(lib().bpf_program__name(program))] = ffi.new("char[]", _LOG_SIZE)
             lib().bpf_program__set_log_buf(program, log, _LOG_SIZE)
         forget()
-        if error := lib().bpf_object__load(self._object):
+        with rewriting(self._value_descriptors(), self._immediates):
+            error = lib().bpf_object__load(self._object)
+        if error:
             raise _load_error(self.name, error, {name: text(log) for name, log in logs.items()})
         for program in self._each("program"):
             lib().bpf_program__set_log_buf(program, ffi.NULL, 0)
         self._loaded = True
         return self
+
+    def set_immediate(self, placeholder: int, value: int) -> None:
+        """Before load: instructions that set a register to `placeholder` shall set it to `value`."""
+        self._immediates[placeholder] = value
+
+    def _value_descriptors(self) -> set[int]:
+        return {lib().bpf_map__fd(self._find("map", n, loaded=False)) for n in self._values}
 
     def _each(self, kind: str) -> list[Any]:
         following = getattr(lib(), f"bpf_object__next_{kind}")

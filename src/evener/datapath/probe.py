@@ -17,8 +17,8 @@ from evener.datapath.libbpf import ffi, lib, libc
 from evener.datapath.objects import Map
 from evener.errors import EvenerError, MachineError
 
-MINIMUM_KERNEL = (5, 15)
-"""The first long-term kernel with mmapable arrays (5.5), XDP links (5.9), BPF atomics (5.12)."""
+MINIMUM_KERNEL = (6, 0)
+"""Values of maps larger than 4 MB, which a flow table is; the rest is older (BPF atomics: 5.12)."""
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _CLONE_NEWNET = 0x40000000

@@ -34,6 +34,8 @@ _FLOW_TABLES: Final = frozenset({"flows", "ports", "locks"})
 _COUNTERS: Final = frozenset({"service_counters", "backend_counters", "reason_counters"})
 Seed: TypeAlias = tuple[int, int, int, int]
 _CLOCK_FRAME: Final = bytes(64)
+_MMAPABLE: Final = 1 << 10  # BPF_F_MMAPABLE
+_FIRST_SIZE: Final = 0x6C620001  # LB_SIZE_CPUS in drivers/xdp/env_bpf.h; the others follow it
 
 
 @dataclass(slots=True)
@@ -173,24 +175,34 @@ def new_seed() -> Seed:
 
 
 def load(sizes: Sizes, pinned: dict[str, bpf.Map] | None = None) -> bpf.Object:
-    """The production object, sized and loaded, over the maps in `pinned` and new ones."""
+    """The production object, sized and loaded, over the maps in `pinned` and new ones.
+
+    A table is the one value of an array map, so that its address stands in the instructions
+    (drivers/xdp/env_bpf.h). From Linux 6.0 on a value may be as large as a flow table.
+    """
     obj = bpf.Object.open(OBJECT)
     for name, table in shapes(sizes).items():
-        if pinned and name in pinned:
-            obj.reuse_map(name, pinned[name])
-        else:
-            obj.set_max_entries(name, table.records)
-    for constant, value in {
-        "lb_index_groups": sizes.index_groups,
-        "lb_services": sizes.services,
-        "lb_backends": sizes.backends,
-        "lb_snats": sizes.snats,
-        "lb_neighbours": sizes.neighbours,
-        "lb_tables": sizes.tables,
-        "lb_jiffy": (1 << 32) // bpf.hz(),
-    }.items():
-        obj.set_constant(constant, value)
+        there = (pinned or {}).get(name)
+        obj.use_value(name, there or _new_map(name, table.nbytes))
+    numbers = (
+        sizes.cpus,
+        sizes.index_groups,
+        sizes.services,
+        sizes.backends,
+        sizes.snats,
+        sizes.neighbours,
+        sizes.tables * layout.SLOT_LINES,
+        sizes.flow_groups,
+        sizes.port_tables * layout.PORT_LINES,
+        (1 << 32) // bpf.hz(),
+    )
+    for placeholder, number in enumerate(numbers, _FIRST_SIZE):
+        obj.set_immediate(placeholder, number)
     return obj.load()
+
+
+def _new_map(name: str, nbytes: int) -> bpf.Map:
+    return bpf.Map.create(name[:15], value_size=nbytes, max_entries=1, flags=_MMAPABLE)
 
 
 def interface_index(name: str) -> int:
@@ -234,8 +246,7 @@ def _adopt(pins: Path, sizes: Sizes) -> Adopted:
     fits = {
         name
         for name, table in shapes(sizes).items()
-        if name in old
-        and (old[name].value_size, old[name].max_entries) == (table.dtype.itemsize, table.records)
+        if name in old and (old[name].value_size, old[name].max_entries) == (table.nbytes, 1)
     }
     configuration = set(shapes(sizes)) - _FLOW_TABLES - _COUNTERS
     kept = fits & _COUNTERS
@@ -256,7 +267,7 @@ def _adopt(pins: Path, sizes: Sizes) -> Adopted:
 def _no_smaller(sizes: Sizes, old: dict[str, bpf.Map]) -> Sizes:
     """Room for every id that was given out: flows name their backend, service and SNAT address by it,
     and a smaller configuration has to leave them where they are."""
-    copies = layout.COPIES
+    copies, tables = layout.COPIES, shapes(sizes)
     there = {
         "index_groups": ("endpoints", copies),
         "services": ("services", copies),
@@ -268,7 +279,9 @@ def _no_smaller(sizes: Sizes, old: dict[str, bpf.Map]) -> Sizes:
     return replace(
         sizes,
         **{
-            size: max(getattr(sizes, size), old[name].max_entries // each)
+            size: max(
+                getattr(sizes, size), old[name].value_size // tables[name].dtype.itemsize // each
+            )
             for size, (name, each) in there.items()
             if name in old
         },

@@ -18,7 +18,14 @@ from evener._generated import layout
 from evener.errors import DatapathError
 from evener.model import Address, Mode
 from evener.tables.effective import Effective, EffectiveBackend, EndpointKey, NextHop
-from evener.tables.hashing import address_bytes, digest64, index_hash, port_word
+from evener.tables.hashing import (
+    address_bytes,
+    digest64,
+    index_factor,
+    index_hash,
+    port_bit,
+    port_word,
+)
 from evener.tables.maglev import Candidate, Fill
 from evener.tables.memory import Sizes
 from evener.tables.schedulers import SCHEDULERS
@@ -132,6 +139,10 @@ def compile_tables(
     mask, index_seed, groups = _index(records, sizes.index_groups)
     header = np.zeros((), layout.COPY)
     header["index_mask"], header["index_seed"] = mask, index_seed
+    header["index_factor"] = index_factor(index_seed)
+    for _, port, _ in ids.services.ids:
+        bit = port_bit(port_word(port))
+        header["listening"][bit // 64] |= np.uint64(1 << bit % 64)
     routes = _routes(effective)
     header["routes"] = min(len(effective.network.routes), layout.ROUTES)
     timeouts = effective.timeouts

@@ -34,10 +34,19 @@ def port_word(port: int) -> int:
     return int.from_bytes(port.to_bytes(2, "big"), "little")
 
 
+def port_bit(word: int) -> int:
+    """Which bit of a copy's `listening` stands for a port_word (lb_may_listen)."""
+    return (word ^ word >> 8) & 0xFF
+
+
+def index_factor(seed: int) -> int:
+    """The odd multiplier that a seed stands for (lb_index_factor)."""
+    return _ODD * (2 * seed + 1) & 0xFFFF_FFFF_FFFF_FFFF
+
+
 def index_hash(records: npt.NDArray[Any], seed: int) -> npt.NDArray[np.uint32]:
     """lb_index_hash of every endpoint record (layout.ENDPOINT)."""
     half = records["addr"]["half"]
     port = records["port"].astype(np.uint64) << np.uint64(16)
     word = half[:, 1] ^ (half[:, 0] * np.uint64(3)) ^ (port | records["protocol"].astype(np.uint64))
-    odd = np.uint64(_ODD * (2 * seed + 1) & 0xFFFF_FFFF_FFFF_FFFF)
-    return ((word * odd) >> np.uint64(32)).astype(np.uint32).byteswap()
+    return ((word * np.uint64(index_factor(seed))) >> np.uint64(32)).astype(np.uint32).byteswap()

@@ -34,6 +34,7 @@ def publish(tables: Tables, compiled: Compiled, grace: Callable[[], None]) -> in
         ("syn_s", "established_s", "fin_s", "closed_s"), compiled.timeouts, strict=True
     ):
         settings[name] = seconds
+    settings["stamp_s"] = max(1, min(16, compiled.timeouts[1] // 50))
     settings["active"] = spare
     grace()
     return generation
