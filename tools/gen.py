@@ -92,7 +92,7 @@ def constants() -> dict[str, int]:
     probe += "".join(f'printf("{n} %lld\\n",(long long){n});\n' for n in sorted(names))
     with tempfile.TemporaryDirectory() as folder:
         source, binary = Path(folder, "probe.c"), Path(folder, "probe")
-        source.write_text('#include "env_native.h"\n' + probe + "}\n")
+        source.write_text('#include "env_memory.h"\n' + probe + "}\n")
         include = [f"-I{ROOT / 'core'}", f"-I{ROOT / 'drivers/native'}"]
         subprocess.run(["cc", "-w", *include, "-o", str(binary), str(source)], check=True)
         lines = subprocess.run([str(binary)], check=True, capture_output=True, text=True).stdout
@@ -149,7 +149,7 @@ def reasons() -> str:
 
 def native() -> str:
     """The out-of-line cffi module for liblb.so: declarations read from the C source."""
-    header = (ROOT / "drivers/native/env_native.h").read_text()
+    header = (ROOT / "core/env_memory.h").read_text()
     source = (ROOT / "drivers/native/lb_native.c").read_text()
     struct = re.search(r"struct lb_env \{.*?\};", header, flags=re.S)
     assert struct is not None

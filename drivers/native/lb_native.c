@@ -3,7 +3,7 @@
  * The native driver: the core as a shared library, for the simulator, for explain, for the tests, and for the daemon,
  * which sweeps a running datapath's flows with the very functions that the datapath uses.
  */
-#include "env_native.h"
+#include "env_memory.h"
 #include "layout_check.h"
 #include "lb.h"
 #include "maglev.h"

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The core's tables as plain memory that the caller lends: a simulator's buffers, or a running datapath's tables
- * mapped into this process. Null pointers and short rows are fine: they mean that there is no such record.
+ * The env of every driver but BPF: tables in plain memory that the caller lends, such as a simulator's buffers, a
+ * shared file, or a running datapath's tables mapped into this process. Null pointers and short rows are fine: they
+ * mean that there is no such record.
  */
-#ifndef LB_ENV_NATIVE_H
-#define LB_ENV_NATIVE_H
+#ifndef LB_ENV_MEMORY_H
+#define LB_ENV_MEMORY_H
 
 #include "env.h"
 

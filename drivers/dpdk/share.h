@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The file that the daemon and the worker share: this head, then the core's tables. The daemon makes it; whoever of
+ * the two starts again finds everything as it was. src/evener/datapath/dpdk_share.py has the same layout, and a test
+ * compares them.
+ */
+#ifndef EVENER_SHARE_H
+#define EVENER_SHARE_H
+
+#include "types.h"
+
+#define LB_SHARE_MAGIC "evener-1"
+
+enum {
+	LB_SHARE_VERSION = 1,
+	LB_SHARE_LANES = 64,
+	LB_SHARE_TABLES = 19,
+	LB_SHARE_SIZES = 9,
+	LB_SHARE_PAGE = 4096, /* tables begin at multiples of it */
+};
+
+/* What one lane tells of itself: a cache line, written by that lane alone. */
+struct lb_lane {
+	lb_u64 rounds; /* one more after each round of its loop: whoever saw it change knows that older packets are done */
+	lb_u32 running; /* 1 while it handles packets */
+	lb_u32 lcore;
+	lb_u64 tx_full;	    /* frames that a device did not take */
+	lb_u64 to_kernel;   /* frames given to the kernel */
+	lb_u64 from_kernel; /* frames of the kernel's own */
+	lb_u64 kernel_full; /* frames that the kernel did not take */
+	lb_u64 reserved[2];
+};
+
+/* How many records the tables have: src/evener/tables/memory.py, Sizes. */
+enum lb_share_size {
+	LB_SHARE_CPUS,
+	LB_SHARE_INDEX_GROUPS,
+	LB_SHARE_SERVICES,
+	LB_SHARE_BACKENDS,
+	LB_SHARE_SNATS,
+	LB_SHARE_NEIGHBOURS,
+	LB_SHARE_MAGLEV_TABLES,
+	LB_SHARE_FLOW_GROUPS,
+	LB_SHARE_PORT_TABLES,
+};
+
+struct lb_share {
+	char magic[8];
+	lb_u32 version;
+	lb_u32 layout; /* digest of the tables' layouts, for the daemon */
+	lb_u64 bytes;  /* of the whole file */
+	lb_u64 second_ns;
+	lb_u32 sizes[LB_SHARE_SIZES];
+	lb_u32 worker; /* process number, for people; who lives holds a lock on the file */
+	lb_u32 ready;  /* 1: packets are handled */
+	lb_u32 lanes;  /* that the worker runs */
+	lb_u64 offset[LB_SHARE_TABLES];
+	lb_u8 reserved[280];
+	struct lb_lane lane[LB_SHARE_LANES];
+};
+
+_Static_assert(sizeof(struct lb_lane) == 64, "lane: a cache line");
+_Static_assert(__builtin_offsetof(struct lb_share, offset) == 80, "offsets");
+_Static_assert(__builtin_offsetof(struct lb_share, lane) == 512, "lanes");
+
+#endif
