@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* DPDK's devices: how many queues and buffers they get. */
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <rte_mbuf.h>
+
+#include "burst.h"
+#include "worker.h"
+
+enum {
+	RX_DESCRIPTORS = 1024,
+	TX_DESCRIPTORS = 1024,
+	CACHE = 256,	    /* buffers that a lane keeps at hand */
+	POOL_LEAST = 16384, /* net_af_xdp alone takes 4096 or more for its rings */
+};
+
+/* A lane for each lcore, but no more than every device has queues for. */
+static lb_u32 lanes_of(const struct worker *worker)
+{
+	lb_u32 lanes = rte_lcore_count();
+
+	for (lb_u32 i = 0; i < worker->ports; i++) {
+		struct rte_eth_dev_info info;
+		lb_u32 queues;
+
+		if (rte_eth_dev_info_get(worker->port[i].id, &info))
+			worker_fail("DPDK port %u tells nothing of itself", worker->port[i].id);
+		queues = RTE_MIN(info.max_rx_queues, info.max_tx_queues);
+		lanes = RTE_MIN(lanes, queues);
+	}
+	if (!lanes)
+		worker_fail("a DPDK port can either send or receive, not both: a balancer needs both");
+	if (lanes > worker->share->sizes[LB_SHARE_CPUS])
+		worker_fail("%u lanes, but tables for %u: name the lcores in datapath.eal (-l)", lanes,
+			    worker->share->sizes[LB_SHARE_CPUS]);
+	return lanes;
+}
+
+static void port_start(const struct worker *worker, uint16_t id)
+{
+	struct rte_eth_conf conf = {.rxmode.mq_mode = worker->lanes > 1 ? RTE_ETH_MQ_RX_RSS : RTE_ETH_MQ_RX_NONE};
+	uint16_t rx = RX_DESCRIPTORS, tx = TX_DESCRIPTORS;
+	int socket = rte_eth_dev_socket_id(id), error;
+	struct rte_eth_dev_info info;
+
+	rte_eth_dev_info_get(id, &info);
+	conf.rx_adv_conf.rss_conf.rss_hf =
+		worker->lanes > 1 ? (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP) & info.flow_type_rss_offloads : 0;
+	if (!conf.rx_adv_conf.rss_conf.rss_hf) /* the device spreads packets by itself, or not */
+		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_NONE;
+	conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+	error = rte_eth_dev_configure(id, (uint16_t)worker->lanes, (uint16_t)worker->lanes, &conf);
+	if (!error)
+		error = rte_eth_dev_adjust_nb_rx_tx_desc(id, &rx, &tx);
+	for (uint16_t queue = 0; !error && queue < worker->lanes; queue++) {
+		error = rte_eth_rx_queue_setup(id, queue, rx, (unsigned)socket, NULL, worker->pool);
+		if (!error)
+			error = rte_eth_tx_queue_setup(id, queue, tx, (unsigned)socket, NULL);
+	}
+	if (!error)
+		error = rte_eth_dev_start(id);
+	if (error)
+		worker_fail("DPDK port %u (%s) could not be started with %u queues (%s)", id, info.driver_name,
+			    worker->lanes, rte_strerror(-error));
+	/* The kernel's interface has another MAC address than the device. Some devices are always so, and refuse. */
+	(void)rte_eth_promiscuous_enable(id);
+}
+
+void ports_start(struct worker *worker)
+{
+	lb_u32 buffers, found = 0;
+	uint16_t id;
+
+	RTE_ETH_FOREACH_DEV(id)
+	{
+		if (found < worker->ports)
+			worker->port[found].id = id;
+		found++;
+	}
+	if (found != worker->ports || !found)
+		worker_fail(
+			"there are %u DPDK ports, but %u interfaces: name one for each port in datapath.interfaces, "
+			"and the devices in datapath.eal (--vdev or -a)",
+			found, worker->ports);
+	worker->lanes = lanes_of(worker);
+	worker->share->lanes = worker->lanes;
+	buffers = worker->lanes * (worker->ports * (RX_DESCRIPTORS + TX_DESCRIPTORS + LB_BURST) + CACHE);
+	buffers = RTE_MAX(buffers, (lb_u32)POOL_LEAST);
+	worker->pool = rte_pktmbuf_pool_create("frames", buffers - 1, CACHE, 0, RTE_MBUF_DEFAULT_BUF_SIZE,
+					       (int)rte_socket_id());
+	if (!worker->pool)
+		worker_fail(
+			"%u buffers for frames take %lu MiB and there is less (%s): give more with -m in datapath.eal",
+			buffers, buffers * (sizeof(struct rte_mbuf) + RTE_MBUF_DEFAULT_BUF_SIZE + 64) >> 20,
+			rte_strerror(rte_errno));
+	for (lb_u32 i = 0; i < worker->ports; i++)
+		port_start(worker, worker->port[i].id);
+}
+
+void ports_stop(const struct worker *worker)
+{
+	for (lb_u32 i = 0; i < worker->ports; i++) {
+		(void)rte_eth_dev_stop(worker->port[i].id);
+		(void)rte_eth_dev_close(worker->port[i].id);
+	}
+}

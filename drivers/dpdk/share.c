@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The file that this process shares with the daemon. Every number in it is checked before it is used. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "worker.h"
+
+/* Bytes of each table, in the order of src/evener/tables/memory.py, shapes. */
+static void table_bytes(const lb_u32 sizes[LB_SHARE_SIZES], lb_u64 bytes[LB_SHARE_TABLES])
+{
+	const lb_u64 copies = LB_COPIES, cpus = sizes[LB_SHARE_CPUS];
+	const lb_u64 found[LB_SHARE_TABLES] = {
+		sizeof(struct lb_settings),
+		copies * sizeof(struct lb_copy),
+		copies * sizes[LB_SHARE_INDEX_GROUPS] * sizeof(struct lb_index_group),
+		copies * sizes[LB_SHARE_SERVICES] * sizeof(struct lb_service),
+		copies * sizes[LB_SHARE_BACKENDS] * sizeof(struct lb_backend),
+		copies * sizes[LB_SHARE_SNATS] * sizeof(struct lb_snat),
+		copies * sizes[LB_SHARE_NEIGHBOURS] * sizeof(struct lb_nexthop),
+		copies * LB_ROUTES * sizeof(struct lb_route),
+		copies * sizes[LB_SHARE_MAGLEV_TABLES] * LB_SLOT_LINES * sizeof(struct lb_slot_line),
+		(lb_u64)sizes[LB_SHARE_FLOW_GROUPS] * sizeof(struct lb_flow_group),
+		(lb_u64)sizes[LB_SHARE_PORT_TABLES] * LB_PORT_LINES * sizeof(struct lb_port_line),
+		LB_LOCKS * sizeof(lb_u64),
+		cpus * sizes[LB_SHARE_SERVICES] * sizeof(struct lb_counter),
+		cpus * sizes[LB_SHARE_BACKENDS] * sizeof(struct lb_counter),
+		cpus * LB_REASON_ROW * sizeof(lb_u64),
+		LB_WANTED_RECORDS * sizeof(struct lb_wanted),
+		LB_LEARNED_RECORDS * sizeof(struct lb_learned),
+		cpus * sizeof(struct lb_event_head),
+		cpus * LB_EVENTS * sizeof(struct lb_event),
+	};
+
+	memcpy(bytes, found, sizeof(found));
+}
+
+static void *table_at(const struct lb_share *share, lb_u32 table)
+{
+	return (char *)share + share->offset[table];
+}
+
+static void share_check(const struct worker *worker, lb_u64 length)
+{
+	const struct lb_share *share = worker->share;
+	const char *path = worker->tables_path;
+	lb_u64 bytes[LB_SHARE_TABLES];
+
+	if (memcmp(share->magic, LB_SHARE_MAGIC, sizeof(share->magic)) || share->version != LB_SHARE_VERSION)
+		worker_fail("this is no file of tables, or one of another version: %s: the daemon makes it anew", path);
+	if (share->bytes != length || !share->second_ns)
+		worker_fail("the tables are %llu bytes long, but say %llu: %s: the daemon makes them anew", length,
+			    share->bytes, path);
+	for (int i = 0; i < LB_SHARE_SIZES; i++)
+		if (!share->sizes[i] || share->sizes[i] > 1u << 28)
+			worker_fail("size %d of the tables is %u: %s: the daemon makes them anew", i, share->sizes[i],
+				    path);
+	if (share->sizes[LB_SHARE_CPUS] > LB_SHARE_LANES)
+		worker_fail("the tables are for %u lanes: %s: there can be %d", share->sizes[LB_SHARE_CPUS], path,
+			    LB_SHARE_LANES);
+	table_bytes(share->sizes, bytes);
+	for (int i = 0; i < LB_SHARE_TABLES; i++)
+		if (share->offset[i] % LB_SHARE_PAGE || share->offset[i] < sizeof(*share) ||
+		    share->offset[i] > length || bytes[i] > length - share->offset[i])
+			worker_fail("table %d lies at %llu, %llu bytes long, in a file of %llu: %s: the daemon makes "
+				    "it anew",
+				    i, share->offset[i], bytes[i], length, path);
+}
+
+void share_open(struct worker *worker)
+{
+	const char *path = worker->tables_path;
+	struct stat stat;
+
+	worker->lock = open(path, O_RDWR | O_CLOEXEC);
+	if (worker->lock < 0 || fstat(worker->lock, &stat))
+		worker_fail("the tables cannot be opened (%s): %s: evener run makes them", strerror(errno), path);
+	if (flock(worker->lock, LOCK_EX | LOCK_NB))
+		worker_fail("another worker uses these tables: %s: end it first", path);
+	if ((lb_u64)stat.st_size < sizeof(struct lb_share))
+		worker_fail("the tables are cut off, %lld bytes long: %s: the daemon makes them anew",
+			    (long long)stat.st_size, path);
+	worker->share = mmap(NULL, (size_t)stat.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, worker->lock, 0);
+	if (worker->share == MAP_FAILED)
+		worker_fail("%lld bytes of tables cannot be mapped (%s): %s: lower datapath.flows",
+			    (long long)stat.st_size, strerror(errno), path);
+	share_check(worker, (lb_u64)stat.st_size);
+	/* Locks of a worker that was killed; nobody holds one now. */
+	memset(table_at(worker->share, 11), 0, LB_LOCKS * sizeof(lb_u64));
+	for (int i = 0; i < LB_SHARE_LANES; i++)
+		worker->share->lane[i].running = 0;
+	worker->share->worker = (lb_u32)getpid();
+}
+
+struct lb_env share_env(const struct worker *worker, lb_u32 lane)
+{
+	const struct lb_share *share = worker->share;
+	const lb_u32 *sizes = share->sizes;
+
+	return (struct lb_env){
+		.cpu = lane,
+		.cpus = sizes[LB_SHARE_CPUS],
+		.index_groups = sizes[LB_SHARE_INDEX_GROUPS],
+		.services = sizes[LB_SHARE_SERVICES],
+		.backends = sizes[LB_SHARE_BACKENDS],
+		.snats = sizes[LB_SHARE_SNATS],
+		.neighbours = sizes[LB_SHARE_NEIGHBOURS],
+		.tables = sizes[LB_SHARE_MAGLEV_TABLES],
+		.flow_groups = sizes[LB_SHARE_FLOW_GROUPS],
+		.port_lines = sizes[LB_SHARE_PORT_TABLES] * LB_PORT_LINES,
+		.settings = table_at(share, 0),
+		.copies = table_at(share, 1),
+		.endpoints = table_at(share, 2),
+		.service_records = table_at(share, 3),
+		.backend_records = table_at(share, 4),
+		.snat_records = table_at(share, 5),
+		.neighbour_records = table_at(share, 6),
+		.routes = table_at(share, 7),
+		.slots = table_at(share, 8),
+		.flows = table_at(share, 9),
+		.ports = table_at(share, 10),
+		.locks = table_at(share, 11),
+		.service_counters = table_at(share, 12),
+		.backend_counters = table_at(share, 13),
+		.reason_counters = table_at(share, 14),
+		.wanted = table_at(share, 15),
+		.learned = table_at(share, 16),
+		.event_heads = table_at(share, 17),
+		.events = table_at(share, 18),
+	};
+}
