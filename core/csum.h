@@ -16,28 +16,21 @@ LB_INLINE lb_u64 lb_csum_change(lb_u32 old, lb_u32 new)
 	return (lb_u64)(lb_u32)~old + new;
 }
 
+/* A word and itself with its halves exchanged: the upper half of the sum is that of both halves, the carry included. */
 LB_INLINE lb_u16 lb_csum_fold(lb_u64 sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (lb_u16)sum;
-}
+	lb_u32 half;
 
-/* As lb_csum_fold, for sums of up to 2^15 words. */
-LB_INLINE lb_u16 lb_csum_fold_few(lb_u64 sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (lb_u16)sum;
+	sum += sum << 32 | sum >> 32;
+	half = (lb_u32)(sum >> 32);
+	half += half << 16 | half >> 16;
+	return (lb_u16)(half >> 16);
 }
 
 /* The checksum field after the sum of all changes in its data. */
 LB_INLINE lb_u16 lb_csum_update(lb_u16 check, lb_u64 changes)
 {
-	return (lb_u16)~lb_csum_fold_few((lb_u64)(lb_u16)~check + changes);
+	return (lb_u16)~lb_csum_fold((lb_u64)(lb_u16)~check + changes);
 }
 
 #endif

@@ -23,9 +23,6 @@
 #include "tables.h"
 #include "wire.h"
 
-/* TCP flags that change a flow's state, or may. */
-#define LB_TCP_TELLING (LB_TCP_SYN | LB_TCP_FIN | LB_TCP_RST)
-
 enum lb_flow_flag {
 	LB_FLOW_CLAIMED = 0x01, /* being created: the record is taken, its port perhaps, nobody may use it yet */
 	LB_FLOW_REPLIED = 0x02,

@@ -90,6 +90,39 @@ LB_INLINE void lb_parse(const void *data, const void *end, lb_u32 ifindex, struc
 		view->reason = LB_REASON_NOT_IPV4;
 }
 
+enum { LB_PLAIN_L4 = LB_ETH_BYTES + 20, LB_PLAIN_BYTES = LB_PLAIN_L4 + 20 };
+
+/*
+ * Is it a plain segment: TCP over IPv4 without options, whole, alive, and nothing new about its flow? Then the view has
+ * addresses, ports, protocol, time to live and lengths, and nothing else. Several fields are compared at once.
+ */
+LB_INLINE int lb_parse_plain(const lb_u8 *data, const lb_u8 *end, struct lb_view *view)
+{
+	const struct lb_ipv4 *ip = (const struct lb_ipv4 *)(data + LB_ETH_BYTES);
+	const struct lb_tcp *tcp = (const struct lb_tcp *)(data + LB_PLAIN_L4);
+	lb_u32 kind, life, length, header;
+
+	if (LB_UNLIKELY(data + LB_PLAIN_BYTES > end))
+		return 0;
+	kind = LB_GET(32, data + 12);	  /* EtherType, version, header length, type of service */
+	life = LB_GET(32, &ip->fragment); /* fragment, time to live, protocol */
+	length = LB_BE16(ip->length);
+	header = tcp->offset >> 4 << 2;
+	if (LB_UNLIKELY((kind & LB_BE32(0xffffff00)) != LB_BE32(LB_ETHERTYPE_IPV4 << 16 | 0x4500) ||
+			(life & LB_BE32(LB_IPV4_FRAGMENT << 16 | 0xff)) != LB_BE32(LB_PROTOCOL_TCP) ||
+			tcp->flags & LB_TCP_TELLING || ip->ttl <= 1 || header < sizeof(*tcp) ||
+			sizeof(*ip) + header > length || data + LB_ETH_BYTES + length > end))
+		return 0;
+	lb_addr_set_v4(&view->src, LB_GET(32, &ip->src));
+	lb_addr_set_v4(&view->dst, LB_GET(32, &ip->dst));
+	LB_PUT(32, &view->sport, LB_GET(32, &tcp->sport));
+	view->protocol = LB_PROTOCOL_TCP;
+	view->ttl = ip->ttl;
+	view->l4 = LB_PLAIN_L4;
+	view->length = (lb_u16)(end - data);
+	return 1;
+}
+
 /* The rest of the view, which few packets need: for the trace. */
 LB_INLINE void lb_parse_more(const void *data, const void *end, struct lb_view *view)
 {

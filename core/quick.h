@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The way of most packets: plain segments of settled flows. The same parse, plan and rewrite as everybody's, but what
+ * The way of most packets: plain segments of settled flows. The same plan and rewrite as everybody's, but what
  * is out of the ordinary gives up, with nothing changed, and goes the long way (lb_decide). So views and plans stay in
  * registers, and nothing is written for the packets that are not here: three fifths of the instructions.
  *
@@ -27,9 +27,7 @@ LB_INLINE int lb_quick_begin(const struct lb_env *env, const struct lb_settings 
 {
 	struct lb_view *view = &quick->view;
 
-	lb_parse(data, end, 0, view);
-	if (LB_UNLIKELY(view->reason != LB_REASON_NONE || view->tcp_flags & LB_TCP_TELLING || view->ttl <= 1 ||
-			!settings || settings->trace))
+	if (LB_UNLIKELY(!lb_parse_plain(data, end, view) || !settings || settings->trace))
 		return 0;
 	quick->copy = LB_READ(settings->active) & 1;
 	quick->service = lb_endpoint_id(env, quick->copy, &view->dst, view->dport, view->protocol, LB_ENDPOINT_SERVICE);
@@ -129,6 +127,7 @@ LB_INLINE lb_u32 lb_quick_end(const struct lb_env *env, const struct lb_settings
 	} else if (!lb_quick_reply(env, settings, quick, now, &plan)) {
 		return 0;
 	}
+	plan.l4 = LB_PLAIN_L4; /* which the compiler may have lost sight of */
 	if (!plan.nexthop.ifindex || !lb_apply(data, end, &plan))
 		return 0;
 	lb_account_forward(env, plan.reason, plan.direction, plan.service, plan.backend, quick->view.length);

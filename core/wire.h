@@ -17,7 +17,8 @@ enum {
 	LB_TCP_SYN = 0x02,
 	LB_TCP_RST = 0x04,
 	LB_TCP_ACK = 0x10,
-	LB_IPV4_FRAGMENT = 0x3fff, /* more-fragments flag and offset */
+	LB_TCP_TELLING = LB_TCP_SYN | LB_TCP_FIN | LB_TCP_RST, /* change a flow's state, or may */
+	LB_IPV4_FRAGMENT = 0x3fff,			       /* more-fragments flag and offset */
 	LB_ETH_BYTES = 14,
 };
 

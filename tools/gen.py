@@ -88,7 +88,7 @@ def constants() -> dict[str, int]:
         text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.S)
         for body in re.findall(r"\benum\b[^{;]*\{(.*?)\}", text, flags=re.S):
             names.update(re.findall(r"\b(LB_[A-Z0-9_]+)\b(?=\s*(?:=|,|$))", body))
-    probe = '#include "lb.h"\n#include <stdio.h>\nint main(void){\n'
+    probe = '#include "burst.h"\n#include <stdio.h>\nint main(void){\n'
     probe += "".join(f'printf("{n} %lld\\n",(long long){n});\n' for n in sorted(names))
     with tempfile.TemporaryDirectory() as folder:
         source, binary = Path(folder, "probe.c"), Path(folder, "probe")

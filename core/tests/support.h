@@ -248,6 +248,7 @@ static inline struct world *world_new(struct shape shape)
 	for (lb_u32 cpu = 0; cpu < CPUS; cpu++) {
 		world->env[cpu] = env;
 		world->env[cpu].cpu = cpu;
+		lb_env_ready(&world->env[cpu]);
 	}
 	for (lb_u32 copy = 0; copy < LB_COPIES; copy++)
 		copy_fill(world, copy);

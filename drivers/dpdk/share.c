@@ -101,7 +101,7 @@ struct lb_env share_env(const struct worker *worker, lb_u32 lane)
 	const struct lb_share *share = worker->share;
 	const lb_u32 *sizes = share->sizes;
 
-	return (struct lb_env){
+	struct lb_env env = {
 		.cpu = lane,
 		.cpus = sizes[LB_SHARE_CPUS],
 		.index_groups = sizes[LB_SHARE_INDEX_GROUPS],
@@ -132,4 +132,7 @@ struct lb_env share_env(const struct worker *worker, lb_u32 lane)
 		.event_heads = table_at(share, 17),
 		.events = table_at(share, 18),
 	};
+
+	lb_env_ready(&env);
+	return env;
 }

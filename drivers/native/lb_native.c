@@ -10,6 +10,12 @@
 
 #define LB_API __attribute__((visibility("default")))
 
+/* To be called once the env is filled in, and before it is used. */
+LB_API void lb_native_ready(struct lb_env *env)
+{
+	lb_env_ready(env);
+}
+
 /* One frame through the whole pipeline, in place. data is at 2 modulo 4. Returns the verdict. */
 LB_API int lb_native_packet(struct lb_env *env, unsigned char *data, unsigned int length, unsigned int ifindex,
 			    unsigned short now, void *view_out, void *plan_out)
@@ -30,13 +36,13 @@ LB_API int lb_native_packet(struct lb_env *env, unsigned char *data, unsigned in
 	return plan->verdict;
 }
 
-/* Parse alone; the reason. */
 /* The way of most packets alone: the interface to send to, or 0 and nothing changed. */
 LB_API unsigned int lb_native_quick(struct lb_env *env, unsigned char *data, unsigned int length, unsigned short now)
 {
 	return lb_quick(env, data, data + length, now);
 }
 
+/* Parse alone; the reason. */
 LB_API int lb_native_parse(const unsigned char *data, unsigned int length, unsigned int ifindex, void *view)
 {
 	lb_parse(data, data + length, ifindex, view);

@@ -120,6 +120,7 @@ class Core:
         env.port_lines = sizes.port_tables * layout.PORT_LINES
         for field, name in _POINTERS.items():
             setattr(env, field, self._ffi.cast("void *", tables.raw(name).ctypes.data))
+        self._lib.lb_native_ready(env)
         self._env = env
         self._view = np.zeros((), layout.VIEW)
         self._plan = np.zeros((), layout.PLAN)
