@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the C parts: XDP programs for the kernel, the core as a shared library for this process.
+"""Compiles the C parts: XDP programs for the kernel, the core as a shared library for this process, and
+the DPDK worker, where libdpdk is installed.
 
-    python -m evener._build      what has changed since the last time, into src/evener/_native/
+    python -m evener._build                     what has changed since last time, into src/evener/_native/
+    python -m evener._build evener-dpdk-asan    only this: the worker under the address sanitizer
 
 Rules: a file is compiled again when its source, a header that it includes (the compiler lists
 them), the command or the compiler has changed. The result is written beside its place and moved
@@ -64,26 +66,58 @@ _COMMON = ("-std=gnu11", "-O2", "-g", "-ffile-prefix-map={root}=.", *_WARNINGS, 
 # v3 has 32-bit arithmetic and atomics, and every kernel from 5.12 on runs it.
 _BPF = ("-target", "bpf", "-mcpu=v3", *_COMMON, "-c")
 _SHARED = (*_COMMON, "-fPIC", "-shared")
+# Frame pointers, so that a report names the callers.
+_ASAN = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One compiled file: `source` and `output` are below the project's folder, or absolute."""
+    """One compiled file: `sources` and `output` are below the project's folder, or absolute."""
 
     tool: Tool
     arguments: tuple[str, ...]
-    source: Path
+    sources: tuple[Path, ...]
     output: Path
+    libraries: tuple[str, ...] = ()
 
 
 def bpf_target(source: Path, output: Path) -> Target:
     """An XDP program. The linux/ headers want asm/, which clang finds only for its own machine."""
     asm = f"-idirafter/usr/include/{platform.machine()}-linux-gnu"
-    return Target(CLANG, (*_BPF, asm), source, output)
+    return Target(CLANG, (*_BPF, asm), (source,), output)
 
 
-def targets(root: Path) -> list[Target]:
-    """Everything there is to compile below `root`, in a stable order."""
+def dpdk_target(root: Path, asan: bool = False) -> Target | None:
+    """The DPDK worker; None if it has no sources below `root`. BuildError: libdpdk is not installed.
+
+    DPDK's headers are not free of warnings, so they count as the system's.
+    """
+    main = Path("drivers/dpdk/main.c")
+    if not (root / main).is_file():
+        return None
+    beside = {path.relative_to(root) for path in (root / main).parent.glob("*.c")} - {main}
+    headers = [f.replace("-I", "-isystem", 1) for f in _pkg_config("--cflags", "libdpdk")]
+    return Target(
+        CC,
+        (*_COMMON, "-D_GNU_SOURCE=", *(_ASAN if asan else ()), *headers),
+        (main, *sorted(beside)),
+        NATIVE / ("evener-dpdk-asan" if asan else "evener-dpdk"),
+        _pkg_config("--libs", "libdpdk"),
+    )
+
+
+def _pkg_config(what: str, library: str) -> tuple[str, ...]:
+    tool = shutil.which("pkg-config")
+    run = tool and subprocess.run([tool, what, library], capture_output=True, text=True)
+    if not run or run.returncode != 0:
+        raise BuildError(
+            f"{library} is not installed: install Debian's packages {library}-dev and pkgconf"
+        )
+    return tuple(run.stdout.split())
+
+
+def targets(root: Path, log: Callable[[str], object] = lambda _: None) -> list[Target]:
+    """Everything there is to compile below `root`, in a stable order. `log` is told what is left out."""
     found = [
         bpf_target(source.relative_to(root), NATIVE / f"{source.stem}.o")
         for folder in ("drivers/xdp", "bench")
@@ -91,7 +125,13 @@ def targets(root: Path) -> list[Target]:
     ]
     native = Path("drivers/native/lb_native.c")
     if (root / native).is_file():
-        found.append(Target(CC, _SHARED, native, NATIVE / "liblb.so"))
+        found.append(Target(CC, _SHARED, (native,), NATIVE / "liblb.so"))
+    try:
+        worker = dpdk_target(root)
+    except BuildError as error:
+        log(f"without the driver dpdk: {error}")
+    else:
+        found += [worker] if worker else []
     return found
 
 
@@ -100,43 +140,66 @@ def build_all(root: Path, log: Callable[[str], object]) -> list[Path]:
 
     `log` is called with one line for each file that is compiled, from any thread.
     """
-    todo = targets(root)
+    todo = targets(root, log)
     with _turn(root / NATIVE), ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda target: build(target, root, log), todo))
+
+
+def build_named(names: list[str], root: Path, log: Callable[[str], object]) -> list[Path]:
+    """Bring the targets of these names up to date, also those that are built on demand only; their paths.
+
+    BuildError: there is none of that name, or it cannot be built.
+    """
+    asan = "evener-dpdk-asan"
+    known = {t.output.name: t for t in targets(root)}
+    if asan in names and (worker := dpdk_target(root, asan=True)):
+        known[asan] = worker
+    for name in names:
+        if name not in known:
+            raise BuildError(f"there is no {name}: there are {', '.join(sorted({*known, asan}))}")
+    with _turn(root / NATIVE):
+        return [build(known[name], root, log) for name in names]
 
 
 def build(target: Target, root: Path, log: Callable[[str], object]) -> Path:
     """Bring one target up to date; its path."""
     output = root / target.output
     compiler = target.tool.find()
-    command = [compiler, *(argument.format(root=root) for argument in target.arguments)]
+    arguments = (argument.format(root=root) for argument in target.arguments)
+    command = [compiler, *arguments, *map(str, target.sources)]
+    whole = [*command, *target.libraries]
     record = output.with_name(f".{output.name}.json")
-    if not _is_current(output, record, command, root):
-        log(f"compiling {target.source}")
+    if not _is_current(output, record, whole, root):
+        log(f"compiling {target.sources[0]}")
         record.unlink(missing_ok=True)
         started = time.time_ns()
-        headers = _compile(command, target.source, output, root)
-        record.write_text(json.dumps(_record(command, headers, started)))
+        headers = _compile(command, target, output, root)
+        record.write_text(json.dumps(_record(whole, headers, started)))
     return output
 
 
-def _compile(command: list[str], source: Path, output: Path, root: Path) -> list[str]:
+def _compile(command: list[str], target: Target, output: Path, root: Path) -> list[str]:
     """Run the compiler in `root`; the files that it read, as it names them."""
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".build-") as folder:
-        result, listing = Path(folder, "out"), Path(folder, "out.d")
-        dependencies = ["-MMD", "-MF", str(listing), "-MT", "out"]
-        run = subprocess.run(
-            [*command, *dependencies, str(source), "-o", str(result)],
+
+    def run(*more: str) -> str:
+        done = subprocess.run(
+            [*command, *more],
             cwd=root,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if run.returncode != 0:
-            raise BuildError(f"{command[0]} refused {source}:\n{run.stdout.rstrip()}")
-        headers = listing.read_text().partition(":")[2].replace("\\\n", " ").split()
+        if done.returncode != 0:
+            raise BuildError(f"{command[0]} refused {target.sources[0]}:\n{done.stdout.rstrip()}")
+        return done.stdout
+
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".build-") as folder:
+        result = Path(folder, "out")
+        run(*target.libraries, "-o", str(result))
+        # By itself, as -MF holds the listing of one source only; -w: it does not link.
+        listing = run("-w", "-MM", "-MT", "out").replace("\\\n", " ")
         result.replace(output)
-    return headers
+    return sorted({name for line in listing.splitlines() for name in line.split()[1:]})
 
 
 def _record(command: list[str], headers: list[str], started: int) -> dict[str, object]:
@@ -171,14 +234,17 @@ def _turn(folder: Path) -> Iterator[None]:
         yield
 
 
-def main() -> int:
+def main(names: list[str]) -> int:
     """The command line. 0: everything is current; 1: something could not be compiled."""
     root = Path(__file__).parents[2]
     if not (root / "drivers").is_dir():
         print("nothing to build: this evener is installed with its compiled files")
         return 0
     try:
-        build_all(root, print)
+        if names:
+            build_named(names, root, print)
+        else:
+            build_all(root, print)
     except BuildError as error:
         print(f"build: {error}", file=sys.stderr)
         return 1
@@ -186,4 +252,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -114,3 +114,53 @@ def test_a_wheel_carries_what_was_compiled(tmp_path):
         [sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True
     )
     assert all(path.startswith(str(tmp_path)) for path in run.stdout.split())
+
+
+@pytest.fixture
+def worker(project, monkeypatch):
+    """A DPDK worker of two files, and a pkg-config that says what this libdpdk needs."""
+    for name, text in {
+        "drivers/dpdk/main.c": '#include "worker.h"\nint main(void) { return lane(); }\n',
+        "drivers/dpdk/lane.c": '#include "worker.h"\n#include "lb.h"\n#include <odd.h>\n'
+        "int lane(void) { return ANSWER + odd() - 43 - LOUD; }\n",
+        "drivers/dpdk/worker.h": "int lane(void);\n",
+        "system/odd.h": "static inline odd(void) { return 1; }\n",  # a warning
+        "tools/pkg-config": '#!/bin/sh\n[ "$2" = libdpdk ] || exit 1\ncase $1 in\n'
+        f"--cflags) echo -I{project}/system -DLOUD=0;;\n--libs) echo -Wl,--as-needed -lm;;\nesac\n",
+    }.items():
+        path = project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (project / "tools/pkg-config").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{project}/tools:{os.environ['PATH']}")
+    return project / _build.NATIVE / "evener-dpdk"
+
+
+def test_the_worker_is_made_of_all_its_files(project, worker):
+    assert "drivers/dpdk/main.c" in compiled(project)
+    assert subprocess.run([worker]).returncode == 0
+    for change in ("drivers/dpdk/worker.h", "drivers/dpdk/main.c", "drivers/dpdk/lane.c"):
+        (project / change).touch()
+        assert compiled(project) == ["drivers/dpdk/main.c"]
+
+
+def test_the_worker_under_the_address_sanitizer_on_demand(project, worker):
+    compiled(project)
+    asan = worker.with_name("evener-dpdk-asan")
+    assert not asan.exists()
+    assert _build.build_named(["evener-dpdk-asan"], project, print) == [asan]
+    assert b"__asan_init" in asan.read_bytes()
+    with pytest.raises(_build.BuildError, match=r"no such: there are evener-dpdk, .*-asan, liblb"):
+        _build.build_named(["such"], project, print)
+
+
+def test_without_libdpdk_all_the_rest_is_made(project, worker, monkeypatch):
+    (project / "tools/pkg-config").write_text("#!/bin/sh\nexit 1\n")
+    assert (
+        "without the driver dpdk: libdpdk is not installed: install Debian's packages libdpdk-dev"
+        " and pkgconf"
+    ) in compiled(project)
+    assert (project / _build.NATIVE / "liblb.so").exists()
+    assert not worker.exists()
+    with pytest.raises(_build.BuildError, match="libdpdk-dev"):
+        _build.build_named(["evener-dpdk-asan"], project, print)
