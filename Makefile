@@ -77,11 +77,11 @@ fuzz: $(C_FUZZERS) ## fuzz the core under the sanitizers, FUZZ_RUNS executions o
 
 build/c/test_%: core/tests/test_%.c Makefile
 	@mkdir -p $(@D)
-	$(CLANG) $(TEST_CFLAGS) $(TEST_CHECKS) -MMD -MF $@.d -MT $@ -o $@ $<
+	$(CLANG) $(TEST_CFLAGS) $(TEST_CHECKS) -MMD -MP -MF $@.d -MT $@ -o $@ $<
 
 build/c/fuzz_%: core/tests/fuzz_%.c Makefile
 	@mkdir -p $(@D)
-	$(CLANG) $(TEST_CFLAGS) -O2 -fsanitize=fuzzer,address,undefined -MMD -MF $@.d -MT $@ -o $@ $<
+	$(CLANG) $(TEST_CFLAGS) -O2 -fsanitize=fuzzer,address,undefined -MMD -MP -MF $@.d -MT $@ -o $@ $<
 
 test-python:
 	@$(SUDO) $(VENV)/python -m pytest $(PYTEST_ARGS)
