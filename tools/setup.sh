@@ -17,8 +17,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 RUN_PACKAGES=(ca-certificates clang gcc libbpf-dev libbpf1 libc6-dev make)
 # The demo and the lab: namespaces, the hosts' tool, the offload switch, the witness.
 LAB_PACKAGES=(ethtool iproute2 netcat-openbsd tcpdump)
-# Sanitizers and libFuzzer, a second reader of BPF objects, HTTP and throughput clients, process tools.
-TEST_PACKAGES=(bpftool curl iperf3 iputils-ping libclang-rt-dev procps)
+# Sanitizers and libFuzzer, a second reader of BPF objects, HTTP and throughput clients, process tools; what the
+# driver dpdk is built with (pkg-config finds it), another application of DPDK to compare with, a memory checker.
+TEST_PACKAGES=(bpftool curl dpdk-dev iperf3 iputils-ping libclang-rt-dev libdpdk-dev pkgconf procps valgrind)
 # An emulated machine: the emulator, the tool that indexes a kernel's modules, the shell of its first file system.
 VM_PACKAGES=(busybox-static kmod qemu-system-x86)
 
