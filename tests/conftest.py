@@ -3,7 +3,7 @@
 
 import pytest
 
-DATAPATHS = ("sim", "xdp")
+DATAPATHS = ("sim", "xdp", "dpdk", "dpdk-asan")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

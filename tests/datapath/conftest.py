@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import DATAPATHS
-from tests.support.bpf import needs_bpf
+from tests.support.bpf import needs_bpf, needs_namespaces
+from tests.support.dpdk_machine import DpdkMachine
 from tests.support.machine import Machine, SimMachine
 
-MARKS = {"xdp": [needs_bpf]}
+MARKS = {"xdp": [needs_bpf], "dpdk": [needs_namespaces], "dpdk-asan": [needs_namespaces]}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,9 +31,11 @@ def machines() -> Iterator[dict[str, Machine]]:
 def make(driver: str) -> Machine:
     if driver == "sim":
         return SimMachine()
-    from tests.support.xdp_machine import XdpMachine  # needs libbpf
+    if driver == "xdp":
+        from tests.support.xdp_machine import XdpMachine  # needs libbpf
 
-    return XdpMachine()
+        return XdpMachine()
+    return DpdkMachine(program=f"evener-{driver}")
 
 
 @pytest.fixture
