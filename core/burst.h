@@ -49,7 +49,7 @@ LB_INLINE void lb_burst_ask(const struct lb_env *env, const struct lb_settings *
 	if (quick->service) {
 		struct lb_flow_group *group = lb_env_flow_group(env, lb_flow_group_index(settings, quick->hash, 0));
 
-		__builtin_prefetch(&group->way[lb_flow_first_way(quick->hash)], 1);
+		__builtin_prefetch(&group->way[lb_flow_first_way(quick->hash)], 0);
 	} else {
 		__builtin_prefetch(lb_quick_word(env, settings, quick), 0);
 	}

@@ -72,35 +72,57 @@ LB_INLINE struct lb_flow *lb_flow_line(const struct lb_env *env, const struct lb
 }
 
 /*
- * Looks everywhere. 1 if the client's flow was found: track has its binding and record. A client word of 0 is that of
- * a record which was never used, or which is just taken for the first time: its binding tells.
+ * Looks for a client's flow in line `first` and all after it: its binding, and its record; or 0. A client word of 0 is
+ * that of a record which was never used, or which is just taken for the first time: its binding tells.
  */
-LB_INLINE lb_u32 lb_flow_find(const struct lb_env *env, const struct lb_settings *settings, struct lb_track *track)
+LB_INLINE lb_u64 lb_flow_search(const struct lb_env *env, const struct lb_settings *settings, lb_u64 place,
+				lb_u64 client, lb_u32 first, lb_u32 *record)
 {
 	LB_ROLLED
-	for (lb_u32 i = 0; i < 2 * LB_FLOW_LINES; i++) {
+	for (lb_u32 i = first; i < 2 * LB_FLOW_LINES; i++) {
 		lb_u32 index;
-		struct lb_flow *line = lb_flow_line(env, settings, track->place, i, &index);
+		struct lb_flow *line = lb_flow_line(env, settings, place, i, &index);
 
 		if (!line)
 			break;
 		for (lb_u32 way = 0; way < LB_LINE_WAYS; way++) {
-			lb_u64 client = LB_READ(line[way].client), binding;
+			lb_u64 seen = LB_READ(line[way].client), binding;
 
-			if (client != track->client) {
-				if (!client && !LB_READ(line[way].binding))
+			if (seen != client) {
+				if (!seen && !LB_READ(line[way].binding))
 					return 0;
 				continue;
 			}
 			binding = LB_READ(line[way].binding);
 			if (!lb_binding_usable(binding) || LB_READ(line[way].client) != client)
 				continue;
-			track->record = index + way;
-			track->binding = binding;
-			return 1;
+			*record = index + way;
+			return binding;
 		}
 	}
 	return 0;
+}
+
+/* Looks everywhere. 1 if the client's flow was found: track has its binding and record. */
+LB_INLINE lb_u32 lb_flow_find(const struct lb_env *env, const struct lb_settings *settings, struct lb_track *track)
+{
+	track->binding = lb_flow_search(env, settings, track->place, track->client, 0, &track->record);
+	return track->binding != 0;
+}
+
+/* As lb_flow_settled, of the one flow in twenty that does not lie in its first line: 1, and its binding. */
+LB_STEP lb_u32 lb_flow_settled_far(const struct lb_env *env, lb_u64 place, lb_u64 client, lb_u32 now, lb_u64 *binding)
+{
+	struct lb_settings *settings;
+	lb_u32 record;
+
+	if (!env || !binding)
+		return 0;
+	settings = lb_env_settings(env);
+	if (!settings)
+		return 0;
+	*binding = lb_flow_search(env, settings, place, client, 1, &record);
+	return *binding && lb_binding_settled(settings, *binding, (lb_u16)now);
 }
 
 /*

@@ -160,8 +160,7 @@ static uint16_t take_kernel(const struct lane *lane, const struct port *port)
 }
 _Static_assert((int)KERNEL_BURST <= (int)LB_BURST, "one burst out");
 
-/* One turn over all ports: how many frames there were. */
-static lb_u32 round_of(const struct lane *lane, int kernel_too)
+lb_u32 lane_round(const struct lane *lane, int kernel_too)
 {
 	const struct worker *worker = lane->worker;
 	struct rte_mbuf *frame[LB_BURST];
@@ -196,7 +195,7 @@ int lane_run(void *arg)
 
 		if (kernel_too)
 			looked = time;
-		if (round_of(lane, kernel_too))
+		if (lane_round(lane, kernel_too))
 			idle = 0;
 		else if (++idle > IDLE_ROUNDS && worker->idle_us)
 			rte_delay_us_sleep(worker->idle_us);

@@ -53,6 +53,8 @@ struct lb_env share_env(const struct worker *worker, lb_u32 lane);
 void ports_start(struct worker *worker);
 void ports_stop(const struct worker *worker);
 
+/* One turn over all ports, and over the kernel's side of them: how many frames there were. */
+lb_u32 lane_round(const struct lane *lane, int kernel_too);
 /* Handles packets until lanes_stop. For rte_eal_mp_remote_launch. */
 int lane_run(void *lane);
 /* May be called from a signal handler. */
