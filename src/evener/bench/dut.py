@@ -14,6 +14,7 @@ import numpy as np
 from evener._generated.reasons import Reason
 from evener.bench.driver import ACK, ENDS, SYN, Driver
 from evener.datapath import bpf, native, xdp
+from evener.datapath.seed import new_seed
 from evener.errors import DatapathError
 from evener.model import Backend, Config, Datapath, Mode, Pool, Protocol, Service
 from evener.model import Driver as DriverName
@@ -70,7 +71,7 @@ class Dut:
             self.program = obj.program("lb_xdp")
             maps = {name: obj.map(name).mmap() for name in shapes(self.sizes)}
         self.tables = Tables(self.sizes, maps)
-        self.tables.prepare(xdp.new_seed())
+        self.tables.prepare(new_seed())
         compiled = compile_tables(
             merge(self.config, network(self.config)),
             Ids.empty(self.sizes),

@@ -10,29 +10,26 @@ the place of pinned ones no sooner: a daemon that dies before leaves the ids tha
 from __future__ import annotations
 
 import contextlib
-import secrets
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
-
-import numpy as np
+from typing import Final
 
 from evener._generated import layout
 from evener.datapath import bpf
 from evener.datapath.base import Attachment
 from evener.datapath.grace import grace
+from evener.datapath.seed import Seed, new_seed
 from evener.errors import DatapathError, InterfaceError
 from evener.model import Driver
 from evener.tables.compile import Ids
-from evener.tables.memory import Array, Sizes, Tables, layout_digest, shapes
-from evener.tables.recover import recover_ids
+from evener.tables.memory import Sizes, Tables, layout_digest, no_smaller, shapes
+from evener.tables.recover import ids_in_force
 
 OBJECT: Final = Path(__file__).parents[1] / "_native" / "lb_xdp.bpf.o"
 _FLOW_TABLES: Final = frozenset({"flows", "ports", "locks"})
 _COUNTERS: Final = frozenset({"service_counters", "backend_counters", "reason_counters"})
-Seed: TypeAlias = tuple[int, int, int, int]
 _CLOCK_FRAME: Final = bytes(64)
 _MMAPABLE: Final = 1 << 10  # BPF_F_MMAPABLE
 _FIRST_SIZE: Final = 0x6C620001  # LB_SIZE_CPUS in drivers/xdp/env_bpf.h; the others follow it
@@ -168,12 +165,6 @@ class XdpDatapath:
                 self._pins.parent.rmdir()
 
 
-def new_seed() -> Seed:
-    """Four secret 64-bit words."""
-    words = [secrets.randbits(64) for _ in range(4)]
-    return words[0], words[1], words[2], words[3]
-
-
 def load(sizes: Sizes, pinned: dict[str, bpf.Map] | None = None) -> bpf.Object:
     """The production object, sized and loaded, over the maps in `pinned` and new ones.
 
@@ -265,8 +256,7 @@ def _adopt(pins: Path, sizes: Sizes) -> Adopted:
 
 
 def _no_smaller(sizes: Sizes, old: dict[str, bpf.Map]) -> Sizes:
-    """Room for every id that was given out: flows name their backend, service and SNAT address by it,
-    and a smaller configuration has to leave them where they are."""
+    """Room for every id that was given out."""
     copies, tables = layout.COPIES, shapes(sizes)
     there = {
         "index_groups": ("endpoints", copies),
@@ -276,12 +266,10 @@ def _no_smaller(sizes: Sizes, old: dict[str, bpf.Map]) -> Sizes:
         "neighbours": ("neighbours", copies),
         "tables": ("slots", copies * layout.SLOT_LINES),
     }
-    return replace(
+    return no_smaller(
         sizes,
-        **{
-            size: max(
-                getattr(sizes, size), old[name].value_size // tables[name].dtype.itemsize // each
-            )
+        {
+            size: old[name].value_size // tables[name].dtype.itemsize // each
             for size, (name, each) in there.items()
             if name in old
         },
@@ -297,17 +285,9 @@ def _pinned_maps(pins: Path) -> dict[str, bpf.Map]:
 
 
 def _old_ids(old: dict[str, bpf.Map], copy: int, sizes: Sizes) -> Ids:
-    def rows(name: str, dtype: np.dtype[Any]) -> Array:
-        both: Array = old[name].mmap().view(dtype).reshape(layout.COPIES, -1)
-        found: Array = both[copy]
-        return found
-
-    return recover_ids(
-        rows("services", layout.SERVICE),
-        rows("backends", layout.BACKEND),
-        rows("snats", layout.SNAT),
-        sizes,
-    )
+    tables = shapes(sizes)
+    names = ("services", "backends", "snats")
+    return ids_in_force({n: old[n].mmap().view(tables[n].dtype) for n in names}, copy, sizes)
 
 
 def _same_layout(settings: bpf.Map) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -203,6 +203,17 @@ class Tables:
     def seed(self) -> bytes:
         """The secret that hashes are keyed with, 32 bytes."""
         return bytes(self.settings["seed"][0].tobytes())
+
+
+def no_smaller(sizes: Sizes, old: Mapping[str, int]) -> Sizes:
+    """Room for every id that was given out: flows name their backend, service and SNAT address by it,
+    and a smaller configuration has to leave them where they are. old: sizes of the tables that were there."""
+    kept = {
+        name: max(getattr(sizes, name), old[name])
+        for name in ("index_groups", "services", "backends", "snats", "neighbours", "tables")
+        if name in old
+    }
+    return replace(sizes, **kept)
 
 
 def size_changes(old: Sizes, new: Sizes) -> list[str]:

@@ -4,6 +4,7 @@ another one ended. The memory itself is the record; there is no file that could 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -24,6 +25,14 @@ def address_of(record: Any) -> Address:
 def port_of(word: Any) -> int:
     """A port in host order from its two bytes on the wire."""
     return int.from_bytes(int(word).to_bytes(2, "little"), "big")
+
+
+def ids_in_force(raw: Mapping[str, Array], active: int, sizes: Sizes) -> Ids:
+    """Ids as the copy in force has them. raw: at least services, backends and snats, both copies, one
+    record after the other; sizes as for `recover_ids`."""
+    both = (raw[name].reshape(layout.COPIES, -1) for name in ("services", "backends", "snats"))
+    services, backends, snats = (rows[active & 1] for rows in both)
+    return recover_ids(services, backends, snats, sizes)
 
 
 def recover_ids(services: Array, backends: Array, snats: Array, sizes: Sizes) -> Ids:
