@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DPDK driver's adapter: the shared file, the worker that runs over it, the kernel's side of its ports.
+
+The worker (drivers/dpdk) is a process of its own. It goes on when the daemon is gone, and the next daemon
+finds it and everything else in the file. A worker that ends is started again over the same file, so flows go
+on. For each of its ports there is a TAP device, by which the kernel has the packets that are its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from evener.datapath import dpdk_eal
+from evener.datapath.base import Attachment
+from evener.datapath.dpdk_share import Share, check_room, grown, offsets, room
+from evener.datapath.dpdk_worker import Worker
+from evener.datapath.seed import new_seed
+from evener.datapath.tap import Tap
+from evener.errors import DatapathError, EvenerError, MachineError
+from evener.model import Driver
+from evener.tables.compile import Ids
+from evener.tables.memory import Sizes, size_changes
+from evener.tables.recover import ids_in_force
+
+log = logging.getLogger("evener")
+
+PROGRAM: Final = Path(__file__).parents[1] / "_native" / "evener-dpdk"
+READY_S = 30.0  # huge pages are cleared before a worker is ready
+GRACE_S = 10.0
+SETTLED_S = 1.0  # a worker that was ready for so long did not end at once
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MOST_S = 5.0
+
+
+class DpdkDatapath:
+    """A datapath in another process. First `open`, then publish tables, then `attach` and `tend`."""
+
+    driver = Driver.DPDK.value
+
+    def __init__(
+        self, share: Share, path: Path, interfaces: tuple[str, ...], eal: Sequence[str]
+    ) -> None:
+        self.tables = share.tables
+        self.attachments: tuple[Attachment, ...] = ()
+        self.ids: Ids | None = None
+        self.warnings: list[str] = []
+        self.trouble = ""
+        self._share = share
+        self._path = path
+        self._interfaces = interfaces
+        self._eal = tuple(eal)
+        self._taps: dict[str, Tap] = {}
+        self._worker: Worker | None = None
+        self._ready = 0.0  # when the worker was seen to be ready; 0.0: not yet
+        self._failures = 0  # one after the other, of workers that ended at once
+        self._restarts = 0
+        self._next = 0.0
+        self._attached = False
+        self._turn = threading.RLock()  # who starts or ends a worker
+
+    @classmethod
+    def open(
+        cls, sizes: Sizes, path: Path, interfaces: tuple[str, ...], eal: Sequence[str]
+    ) -> DpdkDatapath:
+        """Over the file that an earlier daemon left, or a new one; a worker that runs is left to run.
+
+        sizes: the least that there is to be room for, as for XDP; cpus is set to the lanes that `eal` names.
+        MachineError: the worker was not built, or there is too little memory. DatapathError: `eal` is wrong.
+        """
+        if not PROGRAM.is_file():
+            raise MachineError(
+                "evener was built without the driver dpdk",
+                str(PROGRAM),
+                "install Debian's packages libdpdk-dev and pkgconf, then run `make build`",
+            )
+        lanes = dpdk_eal.lanes(eal)
+        completed = dpdk_eal.complete(eal, len(interfaces))
+        wanted = replace(sizes, cpus=lanes)
+        found = Share.find(path)
+        old, lost = found.share, found.unfit
+        if old is not None and {"flow_groups", "port_tables"} & {*size_changes(old.sizes, wanted)}:
+            old, lost = None, "its flow table has another size"
+        worker = Worker.running(path)
+        needed = grown(wanted, old.sizes) if old is not None else wanted
+        if old is not None and needed == old.sizes:
+            if worker is None:
+                check_room(0, dpdk_eal.own_memory_bytes(completed), room(path.parent))
+            share = old
+        else:
+            share = _new_file(path, needed, completed)
+        self = cls(share, path, interfaces, eal)
+        if old is not None:
+            raw = {name: old.tables.raw(name) for name in ("services", "backends", "snats")}
+            self.ids = ids_in_force(raw, old.tables.active, share.sizes)
+            if share is not old:
+                if worker is not None:
+                    self._warn("the DPDK worker is started anew: its tables were too small")
+                    worker.stop()
+                    worker = None
+                share.copy_from(old)
+                old.close()
+            else:
+                self._worker = worker
+        if lost:
+            self._warn(f"the flows of the daemon before this one were lost: {lost}")
+        if self._worker is not None:
+            self._compare_arguments(self._worker)
+        self.tables.prepare(new_seed())
+        return self
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    @property
+    def adopted(self) -> bool:
+        """Whether it goes on with the flows of an earlier daemon."""
+        return self.ids is not None
+
+    def _compare_arguments(self, worker: Worker) -> None:
+        runs = dpdk_eal.choices(worker.line())
+        if runs != dpdk_eal.choices(self._command()):
+            self._warn(
+                f"worker {worker.pid} goes on with its arguments, {' '.join(runs)}: those of datapath.eal"
+                " take effect when it is started again, for example after SIGTERM to it"
+            )
+
+    def _command(self) -> list[str]:
+        taps = [self._taps.get(name) for name in self._interfaces]
+        kernel = [(tap.ifindex, tap.fileno()) if tap else (0, 0) for tap in taps]
+        return dpdk_eal.command(str(PROGRAM), self._eal, str(self._path), kernel)
+
+    # ---- interfaces
+
+    def attach(self, interfaces: Iterable[str]) -> None:
+        """Have the TAPs of these ports, and a worker that runs over them; returns when it is ready.
+
+        interfaces: those of the configuration, or without some that are gone. A port whose TAP was made anew
+        gets it by a new start of the worker. InterfaceError: one of them is no TAP. DatapathError: others
+        than those that the datapath was opened with, or the worker cannot be started; it says why.
+        """
+        names = tuple(interfaces)
+        if strange := [name for name in names if name not in self._interfaces]:
+            raise DatapathError(
+                f"the driver dpdk cannot take the interface {strange[0]} while it runs",
+                "datapath.interfaces",
+                "restart the daemon",
+            )
+        with self._turn:
+            first, self._attached = not self._attached, True
+            renewed = [name for name in names if self._hold(name)]
+            if first and self._share.path != self._path:
+                self._take_place()
+            if self._worker is not None and (renewed or (first and not self._suits(self._worker))):
+                log.warning("the DPDK worker is started anew, over the interfaces as they are now")
+                self._worker.stop()
+                self._worker = None
+            if self._worker is None or not self._worker.alive():
+                self._start()
+            self._wait_ready()
+            modes = dpdk_eal.port_modes(self._eal, len(self._interfaces))
+            self.attachments = tuple(
+                Attachment(name, self._taps[name].ifindex, mode)
+                for name, mode in zip(self._interfaces, modes, strict=True)
+                if name in names
+            )
+
+    def _hold(self, name: str) -> bool:
+        """Have a descriptor of the TAP as it is now; whether the worker's is of one that is gone."""
+        held = self._taps.get(name)
+        with contextlib.suppress(OSError):
+            if held is not None and socket.if_nametoindex(name) == held.ifindex:
+                return False
+        tap = Tap.open(name)
+        if self._worker is not None:
+            tap.detach()  # the worker reads its own queue; this one is for the worker after it
+        self._taps[name] = tap
+        if held is not None:
+            held.close()
+        return held is not None
+
+    def _suits(self, worker: Worker) -> bool:
+        """Whether a worker of an earlier daemon runs over the TAPs that there are."""
+        taps = [t.partition("=")[2] for t in worker.line() if t.startswith("--kernel=")]
+        return [text.split(":")[0] for text in taps] == [
+            str(self._taps[name].ifindex) for name in self._interfaces if name in self._taps
+        ]
+
+    def _take_place(self) -> None:
+        """The new file is complete: now what an earlier daemon left ends."""
+        old = Worker.running(self._path)
+        if old is not None:
+            old.stop()
+        self._share.move_to(self._path)
+
+    # ---- the worker
+
+    def _start(self) -> None:
+        if self._worker is not None:
+            self._worker.release()
+            self._worker = None
+        self._ready = 0.0
+        self._share.head["ready"] = 0
+        for tap in self._taps.values():
+            tap.attach()
+        self._worker = Worker.start(self._command(), [t.fileno() for t in self._taps.values()])
+
+    def _wait_ready(self) -> None:
+        worker = self._worker
+        assert worker is not None
+        end = time.monotonic() + READY_S
+        while not self._is_ready():
+            if not worker.alive(0.005):
+                self._worker = None
+                failure = worker.failure()
+                worker.release()
+                raise failure
+            if time.monotonic() > end:
+                self._worker = None
+                worker.stop()
+                raise DatapathError(
+                    f"the DPDK worker was not ready after {READY_S:.0f} seconds",
+                    "datapath.eal",
+                    worker.words() or "it said nothing",
+                )
+
+    def _is_ready(self) -> bool:
+        if not self._ready and self._share.head["ready"][0]:
+            self._ready = time.monotonic()
+        return bool(self._ready)
+
+    def tend(self) -> None:
+        """See that a worker runs: to be called several times a second, from any thread. The worker's own
+        failures are not raised: they are in the log and in `trouble`, and it is tried again, later each time.
+        """
+        with self._turn:
+            if not self._attached:
+                return
+            worker = self._worker
+            if worker is None:
+                if time.monotonic() >= self._next:
+                    self._start_again()
+            elif not worker.alive():
+                self._ended(worker)
+            elif not self._ready and self._is_ready():
+                log.info("the DPDK worker is ready, pid %d", worker.pid)
+            elif not self._ready and time.monotonic() - worker.started > READY_S:
+                worker.stop()
+
+    def _ended(self, worker: Worker) -> None:
+        now = time.monotonic()
+        self._failures = 0 if self._ready and now - self._ready > SETTLED_S else self._failures + 1
+        wait_s = 0.0
+        if self._failures > 1:
+            wait_s = min(BACKOFF_FIRST_S * 2 ** min(self._failures, 10), BACKOFF_MOST_S)
+        self._next = now + wait_s
+        self._restarts += 1
+        times = "" if self._restarts == 1 else f" ({self._restarts} times by now)"
+        said = worker.words() if self._failures else ""
+        self.trouble = f"the DPDK worker {worker.end()}{times}, and was started again" + (
+            f": {said}" if said else ""
+        )
+        log.error(
+            "the DPDK worker, pid %d, %s: it is started again%s",
+            worker.pid,
+            worker.end(),
+            f" in {wait_s:.1f} s" if wait_s else "",
+        )
+        self._worker = None
+        worker.release()
+        if not wait_s:
+            self._start_again()
+
+    def _start_again(self) -> None:
+        try:
+            self._start()
+        except EvenerError as error:
+            self._failures += 1
+            self._next = time.monotonic() + BACKOFF_MOST_S
+            self.trouble = str(error)
+            log.error("%s", error)
+
+    # ---- what every datapath does
+
+    def now(self) -> int:
+        """Seconds of the clock that the worker reads."""
+        return time.monotonic_ns() // int(self._share.head["second_ns"][0]) & 0xFFFF
+
+    def grace(self) -> None:
+        """Every lane has begun a new round since, or none runs: all older packets are done.
+
+        DatapathError: a lane does not come round, so the worker is stopped or hangs.
+        """
+        lanes, worker = self._share.lanes, self._worker
+        rounds = lanes["rounds"].copy()
+        end = time.monotonic() + GRACE_S
+        while worker is not None and ((lanes["running"] != 0) & (lanes["rounds"] == rounds)).any():
+            if not worker.alive(0.0002):
+                return
+            if time.monotonic() > end:
+                raise DatapathError(
+                    f"the DPDK worker's lanes stand still for {GRACE_S:.0f} seconds",
+                    f"pid {worker.pid}",
+                    "look whether it is stopped, or has too little of a CPU; SIGKILL starts it anew",
+                )
+
+    def close(self) -> None:
+        """End this process's part; the worker goes on."""
+        with self._turn:
+            self._attached = False
+            if self._worker is not None:
+                self._worker.release()
+                self._worker = None
+            self._let_go()
+
+    def remove(self) -> None:
+        """End the worker, then take the file away and give the TAPs back."""
+        with self._turn:
+            self._attached = False
+            try:
+                if self._worker is not None:
+                    self._worker.stop()
+            finally:
+                self._worker = None
+                self._share.path.unlink(missing_ok=True)
+                self._let_go()
+
+    def _let_go(self) -> None:
+        for tap in self._taps.values():
+            tap.close()
+        self._taps.clear()
+        self.attachments = ()
+        self._share.close()
+
+
+def _new_file(path: Path, sizes: Sizes, completed: Sequence[str]) -> Share:
+    """Beside the one that is there, until its own is complete."""
+    frames = dpdk_eal.own_memory_bytes(completed)
+    check_room(offsets(sizes)[1], frames, room(path.parent))
+    return Share.make(path.with_name(f"{path.name}.new"), sizes)

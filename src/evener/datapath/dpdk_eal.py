@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker's command line: what the configuration says, and safe values for what it leaves open.
+
+Pure: lists of strings in, lists of strings and numbers out. DPDK by itself takes every CPU, needs huge pages,
+and takes every network card that it knows away from the kernel. Here it takes what is named and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from evener.errors import DatapathError
+
+LANES_MAX: Final = 64  # LB_SHARE_LANES in drivers/dpdk/share.h
+
+# How drivers/dpdk/ports.c sizes its buffers; a test compares the numbers.
+DESCRIPTORS: Final = 2 * 1024 + 32
+CACHE: Final = 256
+FRAMES_LEAST: Final = 16_384
+_FRAME_BYTES: Final = 2_560  # room for 2 KiB, its headroom, its mbuf, and what the pool adds
+_REST_MIB: Final = 36  # rings and DPDK's own
+
+_HUGE: Final = (
+    "--huge-dir", "--huge-unlink", "--socket-mem", "--socket-limit", "--in-memory", "--legacy-mem",
+    "--single-file-segments", "--match-allocations",
+)  # fmt: skip
+_SHARED: Final = ("--proc-type", "--file-prefix", "--base-virtaddr")
+
+
+def split(eal: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The EAL's arguments, and the worker's own behind "--"."""
+    at = eal.index("--") if "--" in eal else len(eal)
+    return list(eal[:at]), list(eal[at + 1 :])
+
+
+def complete(eal: Sequence[str], ports: int) -> list[str]:
+    """The EAL's arguments with what they leave open; without "--" and what is behind it.
+
+    DatapathError: the lcores cannot be read, or are too many.
+    """
+    given, _ = split(eal)
+    added: list[str] = []
+    if not _has(given, "-l", "-c", "--lcores"):
+        added += ["-l", "0"]
+    if not _has(given, *_HUGE):
+        added += [] if _has(given, "--no-huge") else ["--no-huge"]
+        added += [] if _has(given, "-m") else ["-m", str(memory_mib(lanes(given), ports))]
+    if not _has(given, "-a", "--allow", "-b", "--block", "-w", "--no-pci"):
+        added += ["--no-pci"]
+    if not _has(given, *_SHARED, "--telemetry", "--no-telemetry"):
+        added += ["--no-telemetry"]
+    if not _has(given, *_SHARED, "--no-shconf"):
+        added += ["--no-shconf"]
+    return added + given
+
+
+def _has(arguments: Iterable[str], *names: str) -> bool:
+    """Whether one of the options is given, in any of the ways of getopt: -l0, -l 0, --lcores=0."""
+    return any(
+        text.split("=")[0] == name
+        if name.startswith("--")
+        else text.startswith(name) and not text.startswith("--")
+        for text in arguments
+        for name in names
+    )
+
+
+def _value(arguments: Sequence[str], *names: str) -> str | None:
+    """What the last of the options says."""
+    found = None
+    for position, text in enumerate(arguments):
+        following = arguments[position + 1] if position + 1 < len(arguments) else ""
+        for name in names:
+            if text == name:
+                found = following
+            elif text.startswith(f"{name}=") and name.startswith("--"):
+                found = text.partition("=")[2]
+            elif text.startswith(name) and not name.startswith("--"):
+                found = text[len(name) :]
+    return found
+
+
+def lanes(eal: Sequence[str]) -> int:
+    """How many lcores the EAL's arguments name: so many lanes the worker has at most.
+
+    DatapathError: it cannot be read, or there are more than LANES_MAX.
+    """
+    given, _ = split(eal)
+    listed, mask = _value(given, "-l", "--lcores"), _value(given, "-c")
+    try:
+        count = 1
+        if listed is not None:
+            count = len(_numbers(listed))
+        elif mask is not None:
+            count = int(mask, 16).bit_count()
+    except ValueError:
+        raise DatapathError(
+            f"{listed or mask!r} does not name lcores", "datapath.eal", "such as -l 0,2-3"
+        ) from None
+    if not 1 <= count <= LANES_MAX:
+        raise DatapathError(
+            f"{count} lcores are too {'many' if count else 'few'}",
+            "datapath.eal",
+            f"name 1 to {LANES_MAX} with -l",
+        )
+    return count
+
+
+def _numbers(text: str) -> set[int]:
+    """lcores by the EAL's grammar: 0,2-4 or (0-2)@1,5@(6,7); what is behind @ are CPUs."""
+    bare = re.sub(r"@(\([\d,-]+\)|\d+(-\d+)?)", "", "".join(text.split()))
+    found: set[int] = set()
+    for part in re.sub(r"[()]", "", bare).split(","):
+        first, dash, last = part.partition("-")
+        ends = sorted((int(first), int(last if dash else first)))
+        if ends[1] > 1 << 16:
+            raise ValueError(text)
+        found.update(range(ends[0], ends[1] + 1))
+    return found
+
+
+def memory_mib(lane_count: int, ports: int) -> int:
+    """MiB for DPDK's memory when it is not from huge pages: the worker's frames, and some."""
+    frames = max(FRAMES_LEAST, lane_count * (ports * DESCRIPTORS + CACHE))
+    # Half as much again, since what is free lies in pieces: with 64 MiB the least pool of 40 finds no place.
+    return _REST_MIB + (frames * _FRAME_BYTES * 3 // 2 >> 20)
+
+
+def own_memory_bytes(completed: Sequence[str]) -> int:
+    """What a worker with these arguments takes of the machine's free memory; huge pages are taken already."""
+    if not _has(completed, "--no-huge"):
+        return 0
+    text = _value(completed, "-m") or "0"
+    return int(text) << 20 if text.isdecimal() else 0
+
+
+def port_modes(eal: Sequence[str], ports: int) -> tuple[str, ...]:
+    """DPDK's name for each port's driver (net_tap, net_af_packet), where the arguments tell; else dpdk."""
+    given, _ = split(eal)
+    devices = [
+        text.partition("=")[2] or following
+        for text, following in zip(given, [*given[1:], ""], strict=True)
+        if text.split("=")[0] == "--vdev"
+    ]
+    if len(devices) != ports:
+        return ("dpdk",) * ports
+    return tuple(re.sub(r"[\d_]*(,.*)?$", "", device) or "dpdk" for device in devices)
+
+
+def command(
+    program: str, eal: Sequence[str], tables: str, kernel: Sequence[tuple[int, int]]
+) -> list[str]:
+    """The worker's whole command line. kernel: number and descriptor of each port's TAP."""
+    _, own = split(eal)
+    taps = [f"--kernel={ifindex}:{descriptor}" for ifindex, descriptor in kernel]
+    return [program, *complete(eal, len(kernel)), "--", f"--tables={tables}", *taps, *own]
+
+
+def choices(line: Sequence[str]) -> list[str]:
+    """Of a worker's command line, what the configuration decides; to compare two."""
+    return [text for text in line[1:] if not text.startswith(("--tables=", "--kernel="))]

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file that the daemon and the DPDK worker share: a head (drivers/dpdk/share.h), then the tables.
+
+The daemon makes it, whole, under another name and moves it to its place. It outlives both: flows, ids and the
+secret seed are in the tables, and a daemon or a worker that starts goes on with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from evener.errors import MachineError
+from evener.tables.memory import (
+    Array,
+    Sizes,
+    Tables,
+    layout_digest,
+    no_smaller,
+    shapes,
+)
+
+MAGIC: Final = b"evener-1"
+VERSION: Final = 1
+LANES: Final = 64
+PAGE: Final = 4096
+SECOND_NS: Final = 1_000_000_000
+
+LANE: Final = np.dtype(
+    [
+        ("rounds", "<u8"), ("running", "<u4"), ("lcore", "<u4"), ("tx_full", "<u8"),
+        ("to_kernel", "<u8"), ("from_kernel", "<u8"), ("kernel_full", "<u8"), ("reserved", "<u8", 2),
+    ]
+)  # fmt: skip
+"""struct lb_lane."""
+HEAD: Final = np.dtype(
+    [
+        ("magic", "S8"), ("version", "<u4"), ("layout", "<u4"), ("bytes", "<u8"), ("second_ns", "<u8"),
+        ("sizes", "<u4", 9), ("worker", "<u4"), ("ready", "<u4"), ("lanes", "<u4"), ("offset", "<u8", 19),
+        ("reserved", "u1", 280), ("lane", LANE, LANES),
+    ]
+)  # fmt: skip
+"""struct lb_share."""
+FIRST: Final = -(-HEAD.itemsize // PAGE) * PAGE
+_COUNTERS: Final = ("service_counters", "backend_counters", "reason_counters")
+
+
+def offsets(sizes: Sizes) -> tuple[dict[str, int], int]:
+    """Where each table begins, and how long the whole file is."""
+    found, at = {}, FIRST
+    for name, table in shapes(sizes).items():
+        found[name] = at
+        at += -(-table.nbytes // PAGE) * PAGE
+    return found, at
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an earlier daemon left: its file, or why that cannot be gone on with."""
+
+    share: Share | None = None
+    unfit: str = ""
+
+
+class Share:
+    """A mapped file. `head` is a scalar view of HEAD: what is written there, the worker reads."""
+
+    def __init__(self, path: Path, descriptor: int, sizes: Sizes) -> None:
+        self.path = path
+        self.sizes = sizes
+        self.fd = descriptor
+        memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        where, _ = offsets(sizes)
+        view = memoryview(memory)
+        self.head: Any = np.frombuffer(view[: HEAD.itemsize], HEAD)[0:1]
+        self.tables = Tables(sizes, {n: view[at:] for n, at in where.items()})
+
+    @classmethod
+    def make(cls, path: Path, sizes: Sizes) -> Share:
+        """A new file of empty tables. MachineError: there is no room for it."""
+        where, length = offsets(sizes)
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # Not by writing to it later: a page that there is no room for would be SIGBUS then.
+            os.posix_fallocate(descriptor, 0, length)
+            share = cls(path, descriptor, sizes)
+        except OSError as error:
+            os.close(descriptor)
+            path.unlink()
+            if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+                raise
+            raise too_little(length, 0, room(path.parent)) from None
+        head = share.head
+        head["version"], head["layout"] = VERSION, layout_digest()
+        head["bytes"], head["second_ns"] = length, SECOND_NS
+        head["sizes"] = astuple(sizes)
+        head["offset"] = list(where.values())
+        head["magic"] = MAGIC
+        return share
+
+    @classmethod
+    def find(cls, path: Path) -> Found:
+        """The file at `path` if its records are laid out as ours are."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return Found()
+        try:
+            raw = os.pread(descriptor, HEAD.itemsize, 0)
+            unfit, sizes = _read_head(raw, os.fstat(descriptor).st_size)
+            if sizes is not None:
+                return Found(cls(path, descriptor, sizes))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return Found(unfit=unfit)
+
+    def holder(self) -> int:
+        """The process that runs over this file; 0 if none does."""
+        return holder(self.path)
+
+    def move_to(self, path: Path) -> None:
+        """Take the place of what is there."""
+        self.path.rename(path)
+        self.path = path
+
+    def copy_from(self, old: Share) -> None:
+        """Go on with the flows, counters and seed of another file, whose worker is not running."""
+        for name in ("flows", "ports"):
+            self.tables.raw(name)[:] = old.tables.raw(name)
+        for name in _COUNTERS:
+            mine, theirs = getattr(self.tables, name), getattr(old.tables, name)
+            rows, columns = (min(a, b) for a, b in zip(mine.shape, theirs.shape, strict=True))
+            mine[:rows, :columns] = theirs[:rows, :columns]
+        self.tables.settings["seed"] = old.tables.settings["seed"]
+        self.tables.copies["generation"][self.tables.active] = old.tables.generation
+
+    @property
+    def lanes(self) -> Array:
+        """All lanes there is room for, records of LANE."""
+        lanes: Array = self.head["lane"][0]
+        return lanes
+
+    def close(self) -> None:
+        """Let go of the descriptor; the mapping stays for as long as anybody has a view of it."""
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+
+
+def _read_head(raw: bytes, length: int) -> tuple[str, Sizes | None]:
+    """Why it is not ours, or its sizes. Nothing in it is believed that is not checked."""
+    if len(raw) < HEAD.itemsize:
+        return "it is cut off", None
+    head = np.frombuffer(raw, HEAD)[0]
+    if head["magic"] != MAGIC or head["version"] != VERSION or head["layout"] != layout_digest():
+        return "its tables have another layout", None
+    sizes = Sizes(*(int(number) for number in head["sizes"]))
+    sensible = all(0 < number <= 1 << 28 for number in astuple(sizes)) and sizes.cpus <= LANES
+    where, whole = offsets(sizes) if sensible else ({}, 0)
+    if (
+        not sensible
+        or (whole, whole) != (int(head["bytes"]), length)
+        or list(where.values()) != head["offset"].tolist()
+        or not head["second_ns"]
+    ):
+        return "it is damaged", None
+    return "", sizes
+
+
+def grown(wanted: Sizes, old: Sizes) -> Sizes:
+    """Sizes with room for what is wanted and for the ids and lanes that there are."""
+    there = {field.name: getattr(old, field.name) for field in fields(Sizes)}
+    return replace(no_smaller(wanted, there), cpus=max(wanted.cpus, old.cpus))
+
+
+def holder(path: Path) -> int:
+    """The process that has the lock (flock) of the file at `path`; 0 if nobody has.
+
+    The kernel tells in /proc/locks whose lock it is: "1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF".
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        status = os.fstat(descriptor)
+        major, minor = os.major(status.st_dev), os.minor(status.st_dev)
+        file = f"{major:02x}:{minor:02x}:{status.st_ino}"
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if len(words) >= 6 and words[1] == "FLOCK" and words[5] == file:
+                return int(words[4])
+    finally:
+        os.close(descriptor)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes that can be had: of memory, and in the file system of the shared file."""
+
+    memory: int
+    disk: int
+
+
+def room(folder: Path) -> Room:
+    """What is free on this machine now."""
+    meminfo = Path("/proc/meminfo").read_text().splitlines()
+    available = next(int(s.split()[1]) << 10 for s in meminfo if s.startswith("MemAvailable:"))
+    status = os.statvfs(folder)
+    return Room(available, status.f_bavail * status.f_frsize)
+
+
+def check_room(tables: int, frames: int, free: Room) -> None:
+    """MachineError if the tables and the worker's buffers do not fit; all in bytes."""
+    if tables + frames > free.memory or tables > free.disk:
+        raise too_little(tables, frames, free)
+
+
+def too_little(tables: int, frames: int, free: Room) -> MachineError:
+    """The one sentence about it."""
+    kept = f" and DPDK's buffers {_mb(frames)}" if frames else ""
+    return MachineError(
+        f"too little memory: the tables take {_mb(tables)}{kept}, "
+        f"{_mb(free.memory)} are free, and {_mb(free.disk)} in the file system of /run/evener",
+        "datapath.flows",
+        "lower it" + (", or -m in datapath.eal" if frames else ""),
+    )
+
+
+def _mb(number: int) -> str:
+    return f"{number / 1e6:,.1f} MB"

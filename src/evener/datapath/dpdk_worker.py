@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DPDK worker as a process: start it, hear what it says, see it end, end it.
+
+It is a child of the daemon that started it; the daemon after that one finds it by its lock on the shared
+file. Both watch it by a pidfd, which names this very process for as long as it is open.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO
+
+from evener.datapath.dpdk_share import holder
+from evener.errors import DatapathError, MachineError
+
+log = logging.getLogger("evener")
+
+TERM_S = 3.0
+KILL_S = 2.0
+_NAME = "evener-dpdk: "
+_LOADER_FAILED = 127  # exit code of the dynamic loader (ld.so) without a library, and of shells
+
+
+class Worker:
+    """A process that runs over a shared file."""
+
+    def __init__(self, pid: int, pidfd: int, process: subprocess.Popen[bytes] | None) -> None:
+        self.pid = pid
+        self.started = time.monotonic()
+        self._pidfd = pidfd
+        self._process = process
+        self._lines: collections.deque[str] = collections.deque(maxlen=20)
+        self._reader: threading.Thread | None = None
+        if process is not None and process.stdout is not None:
+            self._reader = threading.Thread(
+                target=self._read, args=(process.stdout,), name="worker's words", daemon=True
+            )
+            self._reader.start()
+
+    @classmethod
+    def start(cls, command: Sequence[str], descriptors: Iterable[int]) -> Worker:
+        """Start it; what it writes goes to the log, line by line. MachineError: it is not there."""
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=tuple(descriptors),
+                cwd="/",
+                start_new_session=True,  # a terminal's Ctrl-C is the daemon's
+                restore_signals=False,  # SIGPIPE stays ignored: it outlives who reads its words
+            )
+        except OSError as error:
+            raise MachineError(
+                f"the DPDK worker cannot be started: {error.strerror}",
+                command[0],
+                "build it with `make build`",
+            ) from None
+        return cls(process.pid, os.pidfd_open(process.pid), process)
+
+    @classmethod
+    def running(cls, path: Path) -> Worker | None:
+        """The one that holds the shared file's lock, whoever started it."""
+        while pid := holder(path):
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            if holder(path) == pid:  # else the number is another's by now
+                return cls(pid, pidfd, None)
+            os.close(pidfd)
+        return None
+
+    def _read(self, words: IO[bytes]) -> None:
+        with words:
+            for raw in words:
+                line = raw.decode(errors="replace").rstrip()
+                if line:
+                    self._lines.append(line)
+                    log.info("%s%s", "" if line.startswith(_NAME) else _NAME, line)
+
+    @property
+    def adopted(self) -> bool:
+        """Whether another daemon started it."""
+        return self._process is None
+
+    def line(self) -> list[str]:
+        """Its command line."""
+        try:
+            raw = Path(f"/proc/{self.pid}/cmdline").read_bytes()
+        except OSError:
+            return []
+        return [os.fsdecode(text) for text in raw.split(b"\0")[:-1]]
+
+    def alive(self, wait_s: float = 0.0) -> bool:
+        """Whether it runs, when `wait_s` seconds have passed; at once when it ends before."""
+        if self._pidfd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(wait_s * 1000)
+
+    def end(self) -> str:
+        """How it ended, as half a sentence. It must have."""
+        if self._process is None:
+            return "ended"
+        code = self._process.wait()
+        if code < 0:
+            return f"was killed ({signal.Signals(-code).name})"
+        return f"ended with exit code {code}"
+
+    def words(self) -> str:
+        """What it last said of itself, or else the last lines that it wrote. It must have ended."""
+        if self._reader is not None:
+            self._reader.join(1.0)
+        own = [line.removeprefix(_NAME) for line in self._lines if line.startswith(_NAME)]
+        return own[-1] if own else "; ".join(list(self._lines)[-3:])
+
+    def failure(self) -> DatapathError | MachineError:
+        """Why it ended before it was ready, in its own words."""
+        if self._process is not None and self._process.wait() == _LOADER_FAILED:
+            return MachineError(
+                "DPDK's shared libraries are not on this machine",
+                self.words(),
+                "install Debian's package libdpdk-dev, then run `make build`",
+            )
+        return DatapathError(
+            f"the DPDK worker {self.end()} before it was ready", "datapath.eal", self.words()
+        )
+
+    def stop(self) -> None:
+        """End it in order, or else by force; returns when it is gone."""
+        for number, patience_s in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
+            if self.alive():
+                signal.pidfd_send_signal(self._pidfd, number)
+                if self.alive(patience_s) and number == signal.SIGTERM:
+                    log.warning("worker %d does not end: it is killed", self.pid)
+        if self.alive():
+            raise DatapathError(
+                f"worker {self.pid} cannot be ended", "", "look at what it waits for"
+            )
+        self.release()
+
+    def release(self) -> None:
+        """Watch it no longer."""
+        if self._process is not None:
+            if not self.alive():
+                self._process.wait()
+            else:
+                self._process.returncode = 0  # it goes on by itself: no child to wait for
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
