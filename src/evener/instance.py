@@ -37,6 +37,11 @@ class Instance:
         return RUN_FOLDER / f"{self.name}.lock"
 
     @property
+    def tables(self) -> Path:
+        """The file that the driver dpdk shares with its worker."""
+        return RUN_FOLDER / f"{self.name}.tables"
+
+    @property
     def pins(self) -> Path:
         """The folder of its maps and links in bpffs."""
         return PIN_FOLDER / self.name

@@ -36,7 +36,7 @@ closed = "8h"
 
 WRONG = """\
 [datapath]
-driver = "dpdk"
+driver = "ipvs"
 interfaces = [""]
 flows = 1000
 

@@ -3,6 +3,7 @@
 
 import json
 import textwrap
+import tomllib
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def test_ten_mistakes_in_one_file(tmp_path: Path) -> None:
     interface = "name of a network interface, 1 to 15 characters without / : and spaces"
     later = "is not available in this version; available"
     expected = [
-        f'2: datapath.driver: driver "dpdk" {later}: xdp, sim',
+        '2: datapath.driver: "ipvs" is not a driver; allowed: xdp, dpdk, sim',
         f'3: datapath.interfaces[0]: "" is not the name of an interface; allowed: {interface}',
         "4: datapath.flows: 1000 is not a number of flows; allowed: whole number 1024..100000000",
         f'7: pool.web.scheduler: scheduler "rr" {later}: maglev',
@@ -108,7 +109,7 @@ def test_ten_mistakes_in_one_file(tmp_path: Path) -> None:
     assert headline == f"11 problems in the configuration ({path}):"
     assert lines == [f"  {path}:{line}" for line in expected]
     kinds = [problem.kind for problem in caught.value.problems]
-    assert kinds.count(ProblemKind.UNAVAILABLE) == 6
+    assert kinds.count(ProblemKind.UNAVAILABLE) == 5
 
 
 # --- single values
@@ -210,6 +211,48 @@ def test_flows(flows: str) -> None:
     assert one(minimal(datapath=f"flows = {flows}"))[:2] == (3, "datapath.flows")
 
 
+DEVICES = "list of arguments that name at least one device: --vdev=... or -a ..."
+
+
+@pytest.mark.parametrize(
+    ("eal", "message"),
+    [
+        ("", "is missing: no device that packets come from"),
+        ("eal = []", "is empty: no device that packets come from"),
+        ('eal = ["-l", "0"]', "names no device that packets come from"),
+        ('eal = ["--", "--vdev=net_null0"]', "names no device that packets come from"),
+    ],
+)
+def test_dpdk_needs_a_device(eal: str, message: str) -> None:
+    problem = one(minimal(datapath=f'driver = "dpdk"\n{eal}'))
+    assert problem[1:] == ("datapath.eal", message, DEVICES)
+
+
+@pytest.mark.parametrize(
+    "eal",
+    ['"--vdev=net_tap0"', '"--vdev", "net_tap0"', '"-a", "0000:00:04.0"', '"--allow=4.0", "--"'],
+)
+def test_arguments_of_dpdk(eal: str) -> None:
+    found = config.loads(minimal(datapath=f'driver = "dpdk"\neal = [{eal}]')).datapath
+    assert (found.driver, list(found.eal)) == (
+        model.Driver.DPDK,
+        tomllib.loads(f"x = [{eal}]")["x"],
+    )
+
+
+def test_arguments_of_dpdk_are_nothing_to_other_drivers() -> None:
+    assert one(minimal(datapath='eal = ["-l", "0"]')) == (
+        3,
+        "datapath.eal",
+        "means nothing to driver xdp",
+        'driver = "dpdk"',
+    )
+    twice = [
+        p.path for p in wrong(minimal(datapath='driver = "dpdk"\neal = ["-a", "", "b\\u0000"]'))
+    ]
+    assert twice == ["datapath.eal[1]", "datapath.eal[2]"]
+
+
 # --- keys and shapes
 
 
@@ -235,12 +278,6 @@ def test_unknown_keys_name_the_nearest_and_all() -> None:
 
 def test_keys_of_later_versions() -> None:
     later = "is not available in this version"
-    assert one(minimal(datapath='eal = ["-l", "0"]')) == (
-        3,
-        "datapath.eal",
-        f'"eal" (arguments of the dpdk driver) {later}',
-        "driver, interfaces, flows",
-    )
     assert one(minimal("[pool.b]", "check = 1", "backends = []"))[:3] == (
         11,
         "pool.b.check",
@@ -463,11 +500,11 @@ def test_every_key_is_described_with_its_default() -> None:
         for table in tables
         for name, key in table.get("properties", {}).items()
     ]
-    assert len(keys) == 20
+    assert len(keys) == 21
     for name, key, required in keys:
         assert key["x-allowed"], name
         if "$ref" not in key:
-            said = "Must be given" if required or name == "interfaces" else "Default: "
+            said = "Must be given" if required or name in ("interfaces", "eal") else "Default: "
             assert said in key["description"], name
 
 

@@ -34,20 +34,33 @@ established = "15m"
 fin = "5m"
 closed = 60
 """
-"""A file that says everything there is to say; every key has to be in it."""
+"""A file that says everything there is to say but what is below; every key has to be in one of them."""
+
+DPDK_EXAMPLE = """\
+[datapath]
+driver = "dpdk"
+interfaces = ["tap0"]
+eal = ["-l", "1", "--vdev=net_af_packet0,iface=eth1", "--", "--idle-us=50"]
+"""
 
 INTRODUCTION = """
 The configuration is a TOML file. `evener check FILE` reads one and reports everything that is wrong with it, each
 mistake with its line, the path of the key, and what is allowed. A key that is not on this page is a mistake. A file is
 put in force whole or not at all.
 
-A file in which every key occurs:
+A file in which every key of the driver `xdp` occurs:
+"""
+
+DPDK = """
+With the driver `dpdk` the first table says which devices packets come from (`eal`), and by which TAP devices the kernel
+has those that are its own (`interfaces`): put the balancer's addresses and routes on these. One that is to keep its
+addresses while evener does not run is made beforehand, with `ip tuntap add dev tap0 mode tap multi_queue`:
 """
 
 LIVE = """
 `evener apply FILE`, or SIGHUP to the daemon, which then reads its own file again, changes everything while packets pass,
-but for `datapath.driver` and `datapath.flows`: those need a restart of the daemon, and with another `flows` the flows of
-before are lost.
+but for `datapath.driver`, `datapath.eal`, `datapath.flows`, and with DPDK `datapath.interfaces`: those need a restart of
+the daemon, and with another `flows` the flows of before are lost.
 """
 
 TABLES = (
@@ -67,7 +80,9 @@ def write() -> str:
     config.loads(EXAMPLE, "the example")
     if unknown := schema["$defs"].keys() - {name for _, name, _ in TABLES}:
         raise SystemExit(f"config.md: no section for {', '.join(sorted(unknown))}")
-    parts = [INTRODUCTION, text.block(EXAMPLE, "toml"), LIVE, _contents(schema)]
+    config.loads(DPDK_EXAMPLE, "the example with DPDK")
+    parts = [INTRODUCTION, text.block(EXAMPLE, "toml"), DPDK, text.block(DPDK_EXAMPLE, "toml")]
+    parts += [LIVE, _contents(schema)]
     for title, name, prefix in TABLES:
         table = schema["$defs"][name]
         parts += [f"## {title}", table["description"]]
@@ -131,8 +146,11 @@ def _example(prefix: str, key: str) -> str:
         found = re.search(rf'\b{key} = ("[^"]*"|\d+)', EXAMPLE)
     else:
         table = prefix.rstrip(".").replace("NAME", "web")
-        body = EXAMPLE.partition(f"[{table}]\n")[2].partition("\n\n")[0]
-        found = re.search(rf"^{key} = (?:\[\n.*?^\]|.*?$)", body, re.S | re.M)
+        pattern = rf"^{key} = (?:\[\n.*?^\]|.*?$)"
+        bodies = (
+            e.partition(f"[{table}]\n")[2].partition("\n\n")[0] for e in (EXAMPLE, DPDK_EXAMPLE)
+        )
+        found = next(filter(None, (re.search(pattern, b, re.S | re.M) for b in bodies)), None)
     if found is None:
         raise SystemExit(f"config.md: the example does not set {prefix}{key}")
     return re.sub(r"\s+", " ", found[0]).replace("[ ", "[").replace(", ]", "]")

@@ -161,11 +161,11 @@ FIELDS = {
         {
             "instance": "the daemon's name: that of its network namespace",
             "pid": "its process",
-            "driver": "`xdp` or `sim`",
+            "driver": "`xdp`, `dpdk` or `sim`",
             "generation": "number of the configuration in force",
             "uptime_s": "seconds since the daemon started",
             "config": "the file that it was started with",
-            "interfaces": "where it is attached: `interface`, `ifindex`, and `mode` (`native`, `generic` or `simulated`; "
+            "interfaces": "where it is attached: `interface`, `ifindex`, and `mode` (`native`, `generic`, `simulated`, or a driver of DPDK's such as `net_tap`; "
             "`gone`: there is no such interface; `detached`: there is, and it could not be attached yet)",
             "flows": "`capacity`, and how many `evener show flows` would list `now`",
             "memory_bytes": "of all tables",

@@ -69,6 +69,7 @@ def check(raw: dict[str, Any]) -> list[Located]:
     readable = _Readable.of(raw)
     return [
         *_interfaces(readable),
+        *_eal(readable),
         *_pool_references(readable),
         *_listen_twice(readable),
         *_backends_twice(readable),
@@ -116,6 +117,24 @@ def _interfaces(readable: _Readable) -> Iterator[Located]:
         fault = "is empty" if "interfaces" in readable.datapath else "is missing"
         yield Located(path, Finding(f"{fault}: nothing to attach to", schema.INTERFACES))
     yield from _repeated(path, _list(given), values.interface, "interface")
+
+
+def _eal(readable: _Readable) -> Iterator[Located]:
+    path: Path = ("datapath", "eal")
+    driver = attempt(values.driver, readable.datapath.get("driver", "xdp"))
+    given = readable.datapath.get("eal", [])
+    if driver is not Driver.DPDK:
+        if driver is not None and given != []:
+            yield Located(path, Finding(f"means nothing to driver {driver}", 'driver = "dpdk"'))
+    elif given == []:
+        fault = "is empty" if "eal" in readable.datapath else "is missing"
+        yield Located(path, Finding(f"{fault}: no device that packets come from", schema.EAL))
+    elif (
+        isinstance(given, list)
+        and all(isinstance(text, str) for text in given)
+        and not values.names_device(given)
+    ):
+        yield Located(path, Finding("names no device that packets come from", schema.EAL))
 
 
 def _repeated(path: Path, items: list[Any], parse: Any, noun: str) -> Iterator[Located]:

@@ -80,6 +80,7 @@ def _build(file: schema.File) -> Config:
             driver=file.datapath.driver,
             interfaces=tuple(file.datapath.interfaces),
             flows=file.datapath.flows,
+            eal=tuple(file.datapath.eal),
         ),
         pools=tuple(_pool(name, table) for name, table in file.pool.items()),
         services=tuple(_service(name, table) for name, table in file.service.items()),

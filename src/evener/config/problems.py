@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # Keys of the design that this version does not have, with what they would configure.
 _LATER: Final[dict[tuple[type[schema.Table], str], str]] = {
     (schema.PoolTable, "check"): "health checks",
-    (schema.DatapathTable, "eal"): "arguments of the dpdk driver",
 }
 _POSITION: Final = re.compile(r" \((?:at line (\d+), column (\d+)|at end of document)\)$")
 _TWICE: Final = re.compile(r"Cannot (?:declare|mutate|overwrite|redefine|add)")

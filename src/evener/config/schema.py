@@ -44,6 +44,7 @@ from evener.model import (
 BACKEND = 'ADDRESS:PORT, or { address = "ADDRESS:PORT", weight = 1, name = "NAME" }'
 BACKENDS = f"list of backends, each {BACKEND}; an empty list refuses every client"
 INTERFACES = "list of at least one interface name"
+EAL = "list of arguments that name at least one device: --vdev=... or -a ..."
 
 
 def _string(**keywords: Any) -> WithJsonSchema:
@@ -52,6 +53,7 @@ def _string(**keywords: Any) -> WithJsonSchema:
 
 Name = Annotated[str, PlainValidator(values.name), _string(pattern=f"^{values.NAME_PATTERN}$")]
 Interface = Annotated[str, PlainValidator(values.interface), _string(minLength=1, maxLength=15)]
+EalArgument = Annotated[str, PlainValidator(values.eal_argument), _string(minLength=1)]
 Address4 = Annotated[IPv4Address, PlainValidator(values.address), _string(format="ipv4")]
 EndpointText = Annotated[
     Endpoint, PlainValidator(values.endpoint), _string(examples=["10.0.0.2:8080"])
@@ -116,15 +118,25 @@ class DatapathTable(Table):
 
     driver: DriverName = _key(
         values.DRIVER,
-        "What runs the packets: xdp (inside the kernel) or sim (the same core inside this process, "
-        "for replaying captures). Default: xdp.",
+        "What runs the packets: xdp (inside the kernel), dpdk (a process of its own, over DPDK's "
+        "devices) or sim (the same core inside the daemon, for replaying captures). Default: xdp.",
         Driver.XDP,
     )
     interfaces: list[Interface] = _key(
         INTERFACES,
-        "Network interfaces to attach to, and no others. Must be given unless the driver is sim.",
+        "Network interfaces to attach to, and no others. With dpdk they are TAP devices, one for each "
+        "of DPDK's devices and in their order: by them the kernel has the packets that are its own. "
+        "One that does not exist is made. Must be given unless the driver is sim.",
         [],
         uniqueItems=True,
+    )
+    eal: list[EalArgument] = _key(
+        EAL,
+        'Arguments of DPDK\'s EAL, and behind "--" those of the worker (--netns=PATH, --idle-us=N). '
+        "What they leave open is set so that only what they name is touched: -l 0, --no-huge with "
+        "enough memory (-m), --no-pci, --no-telemetry, --no-shconf. Must be given if the driver is dpdk, "
+        "and only then.",
+        [],
     )
     flows: Flows = _key(
         values.FLOWS,

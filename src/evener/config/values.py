@@ -34,7 +34,7 @@ from evener.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-AVAILABLE_DRIVERS: Final = (Driver.XDP, Driver.SIM)
+AVAILABLE_DRIVERS: Final = (Driver.XDP, Driver.DPDK, Driver.SIM)
 AVAILABLE_MODES: Final = (Mode.FULL_NAT,)
 AVAILABLE_PROTOCOLS: Final = (Protocol.TCP,)
 
@@ -51,6 +51,7 @@ DURATION = (
     'as seconds (30) or with a unit ("30s", "15m", "8h")'
 )
 INTERFACE = "name of a network interface, 1 to 15 characters without / : and spaces"
+EAL_ARGUMENT = "one argument of DPDK's EAL, such as --vdev=net_af_packet0,iface=eth1"
 DRIVER = ", ".join(AVAILABLE_DRIVERS)
 MODE = ", ".join(AVAILABLE_MODES)
 SCHEDULER = ", ".join(SCHEDULERS)
@@ -181,6 +182,22 @@ def interface(value: object) -> str:
     ):
         return text
     raise RefusedError(Finding(f"{show(text)} is not the name of an interface", INTERFACE))
+
+
+def eal_argument(value: object) -> str:
+    """One argument of a command line."""
+    text = _text(value, "an argument", EAL_ARGUMENT)
+    if text and text.isprintable():
+        return text
+    raise RefusedError(Finding(f"{show(text)} is not an argument", EAL_ARGUMENT))
+
+
+def names_device(eal: list[str]) -> bool:
+    """Whether EAL arguments name a device, virtual (--vdev) or on a bus (-a, --allow, and -w as it was)."""
+    before = eal[: eal.index("--")] if "--" in eal else eal
+    return any(
+        text.startswith(("--vdev", "--allow")) or text[:2] in ("-a", "-w") for text in before
+    )
 
 
 _Choice = TypeVar("_Choice", Driver, Mode)

@@ -38,6 +38,9 @@ SWEEP_EVERY_S = 0.5
 SWEEP_PARTS = 10  # so each flow is looked at every five seconds
 CONFIRM_EVERY_S = 15.0  # below the kernel's base reachable time, so that backends stay confirmed
 WANTED_EVERY_S = 0.05
+TEND_EVERY_S = (
+    0.1  # a datapath that is a process of its own is away for so long before it is started again
+)
 ATTACH_EVERY_S = 1.0  # how soon an interface that could not be attached again is tried once more
 
 
@@ -55,6 +58,8 @@ class Daemon:
         self.ids = opened.ids
         self.adopted = opened.adopted
         self._attach = opened.attach
+        self._tend_datapath = opened.tend
+        self._trouble = ""  # of the datapath, as it is tended
         if opened.warning:
             self._warn(opened.warning)
         self._watcher = NetworkWatcher(self._network_changed, self._links_changed)
@@ -94,6 +99,8 @@ class Daemon:
             asyncio.create_task(self._every(WANTED_EVERY_S, self._resolve_wanted)),
             asyncio.create_task(self._every(ATTACH_EVERY_S, self._follow_interfaces)),
         ]
+        if self._tend_datapath is not None:
+            self._tasks.append(asyncio.create_task(self._every(TEND_EVERY_S, self._tend)))
 
     async def stop(self, keep: bool) -> None:
         """End. keep: the datapath stays attached and goes on with the configuration in force."""
@@ -138,13 +145,19 @@ class Daemon:
         return generation, changes
 
     def _check_sizes(self, config: Config) -> None:
-        """A running datapath's driver and flow table cannot change."""
+        """A running datapath's driver, arguments and flow table cannot change."""
         if config.datapath.driver != self.config.datapath.driver:
             raise DatapathError(
                 f"the driver cannot change from {self.config.datapath.driver} to "
                 f"{config.datapath.driver} while the daemon runs",
                 "datapath.driver",
                 "restart the daemon",
+            )
+        if config.datapath.eal != self.config.datapath.eal:
+            raise DatapathError(
+                "DPDK's arguments cannot change while the daemon runs",
+                "datapath.eal",
+                "restart the daemon; the worker gets them when it is started again itself",
             )
         sizes = Sizes.for_config(config, self.datapath.tables.sizes.cpus)
         if "flow_groups" in size_changes(self.datapath.tables.sizes, sizes):
@@ -269,6 +282,10 @@ class Daemon:
         count = max(0, min(part, groups - first))
         await asyncio.to_thread(self._core.sweep, first, count, self.datapath.now())
 
+    async def _tend(self) -> None:
+        assert self._tend_datapath is not None
+        self._trouble = await asyncio.to_thread(self._tend_datapath)
+
     async def _resolve_all(self) -> None:
         await self._watcher.resolve(_backend_addresses(self.config))
 
@@ -325,7 +342,7 @@ class Daemon:
             "flows": {"capacity": self.config.datapath.flows},
             "memory_bytes": total_bytes(sizes),
             "adopted": self.adopted,
-            "warnings": self.warnings,
+            "warnings": [*self.warnings, *([self._trouble] if self._trouble else [])],
         }
 
 

@@ -26,9 +26,17 @@ class Opened(Protocol):
         """Be on exactly these interfaces. Asks the kernel: not for the event loop's thread."""
         ...
 
+    @property
+    def tend(self) -> Callable[[], str] | None:
+        """What has to be done several times a second, in any thread; it returns what is wrong, for the
+        status, or nothing. None: there is nothing to do."""
+        ...
+
 
 class OpenedXdp:
     """XDP: maps and links are pinned, so there may be something to take over."""
+
+    tend = None
 
     def __init__(self, config: Config, instance: Instance) -> None:
         from evener.datapath import bpf
@@ -66,8 +74,37 @@ class OpenedXdp:
         self._attach(interfaces)
 
 
+class OpenedDpdk:
+    """DPDK: a process of its own, over a file of tables; both may be there already."""
+
+    def __init__(self, config: Config, instance: Instance) -> None:
+        from evener.datapath.dpdk import DpdkDatapath
+        from evener.datapath.probe import probe
+
+        probe().require("linux", "privileges")
+        wanted = config.datapath
+        self._dpdk = DpdkDatapath.open(
+            Sizes.for_config(config, cpus=1), instance.tables, wanted.interfaces, wanted.eal
+        )
+        self.datapath: Datapath = self._dpdk
+        self.ids = self._dpdk.ids or Ids.empty(self._dpdk.tables.sizes)
+        self.adopted = self._dpdk.adopted
+        self.warning = "; ".join(self._dpdk.warnings)
+
+    def attach(self, interfaces: tuple[str, ...]) -> None:
+        """Have the TAPs, and a worker that runs over them."""
+        self._dpdk.attach(interfaces)
+
+    def tend(self) -> str:
+        """See that the worker runs."""
+        self._dpdk.tend()
+        return self._dpdk.trouble
+
+
 class OpenedSim:
     """The simulator: nothing reaches it but what is sent through it."""
+
+    tend = None
 
     def __init__(self, config: Config, instance: Instance) -> None:
         from evener.datapath.sim import Simulator
@@ -84,5 +121,6 @@ class OpenedSim:
 
 DRIVERS: dict[Driver, Callable[[Config, Instance], Opened]] = {
     Driver.XDP: OpenedXdp,
+    Driver.DPDK: OpenedDpdk,
     Driver.SIM: OpenedSim,
 }
