@@ -21,7 +21,7 @@ TEST_CHECKS = -O1 -fsanitize=address,undefined
 build/c/test_csum: TEST_CHECKS = -O2
 # Lanes that jump between stacks look like overflows to the address sanitizer.
 build/c/test_interleave: TEST_CHECKS = -O2 -fsanitize=undefined
-build/c/test_concurrent: TEST_CHECKS = -O1 -fsanitize=thread -pthread
+build/c/test_concurrent build/c/test_lanes: TEST_CHECKS = -O1 -fsanitize=thread -pthread
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -127,7 +127,11 @@ LB_STEP lb_u32 lb_recall(const struct lb_env *env, const struct lb_addr *addr, s
 	return nexthop->ifindex;
 }
 
-/* Notes where a new flow's client sent from, unless that is known better. Clients from afar have a route: asked first. */
+/*
+ * Notes where a new flow's client sent from, unless that is known better. Clients from afar have a route: asked first.
+ * Two CPUs may mix up one record if they learn two clients of it at the same time: one client's answers then go to the
+ * other's MAC address, until its next SYN, or until it is known as a neighbour.
+ */
 LB_STEP lb_u32 lb_learn(const struct lb_env *env, lb_u32 copy, const struct lb_view *view)
 {
 	struct lb_nexthop nexthop = {{0}, {0}, 0};
