@@ -77,7 +77,7 @@ def test_simulator_and_dpdk_agree(program: str, packets: int) -> None:
         for which, expected, found in (("sent", forwarded, sent), ("given", passed, given)):
             for n, (ours, theirs) in enumerate(zip(expected, found, strict=True)):
                 assert ours == theirs, f"{which}, number {n}: {ours.hex()}\n{theirs.hex()}"
-        lane = dpdk.share.lane
+        lane = dpdk.share.lanes[0]
         assert (lane["tx_full"], lane["kernel_full"], lane["from_kernel"]) == (0, 0, 0)
 
     agree(dpdk, packets, chunk)

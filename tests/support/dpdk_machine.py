@@ -20,7 +20,7 @@ from evener import netns
 from evener._generated.reasons import Verdict
 from evener.datapath.sim import Outcome
 from evener.tables.memory import Sizes
-from tests.support.dpdk_worker import PATIENCE_S, Share, Worker, namespace, owned, roomy
+from tests.support.dpdk_worker import PATIENCE_S, Worker, namespace, owned, roomy, share
 from tests.support.machine import SIZES, TableMachine
 
 _DEVICE = "dpdk0"
@@ -38,7 +38,8 @@ class DpdkMachine(TableMachine):
     def __init__(self, sizes: Sizes = SIZES, program: str = "evener-dpdk") -> None:
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="evener-dpdk-"))
-            self.share = Share(Path(folder, "tables"), sizes)
+            self.share = share(Path(folder, "tables"), sizes)
+            stack.callback(self.share.close)
             self._kernel, other_end = map(roomy, socket.socketpair(type=socket.SOCK_SEQPACKET))
             stack.enter_context(self._kernel).settimeout(PATIENCE_S)
             with other_end, owned(namespace()) as place:
@@ -80,8 +81,8 @@ class DpdkMachine(TableMachine):
         wanted, reasons = self._handled + count, self.tables.reason_counters
         self.worker.until(lambda: reasons.sum() >= wanted, f"a frame of {count} is not counted")
         self._handled = wanted
-        rounds = int(self.share.lane["rounds"])
-        self.worker.until(lambda: self.share.lane["rounds"] != rounds, "its round does not end")
+        rounds = int(self.share.lanes["rounds"][0])
+        self.worker.until(lambda: self.share.lanes["rounds"][0] != rounds, "its round does not end")
 
     def take(self, sent: int, passed: int) -> tuple[list[bytes], list[bytes]]:
         """What it sent out, and what it gave to the kernel: so many frames and no more."""

@@ -7,7 +7,6 @@ it, whatever becomes of this process, and the worker ends with this process.
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 import socket
@@ -17,33 +16,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
 import pytest
 
 from evener import _build, netns
+from evener.datapath.dpdk_share import Share
 from evener.lab.namespaces import sysctl
-from evener.tables.memory import Sizes, Tables, layout_digest, shapes
+from evener.tables.memory import Sizes
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20  # far more than anything here takes
-PAGE, FIRST_TABLE = 4096, 8192
 NEVER_NS = 1 << 62
 """A second of the datapath that outlasts the machine's uptime: the clock stands at 0."""
-LANE = np.dtype(
-    [
-        ("rounds", "<u8"), ("running", "<u4"), ("lcore", "<u4"), ("tx_full", "<u8"),
-        ("to_kernel", "<u8"), ("from_kernel", "<u8"), ("kernel_full", "<u8"), ("reserved", "<u8", 2),
-    ]
-)  # fmt: skip
-HEAD = np.dtype(
-    [
-        ("magic", "S8"), ("version", "<u4"), ("layout", "<u4"), ("bytes", "<u8"),
-        ("second_ns", "<u8"), ("sizes", "<u4", 9), ("worker", "<u4"), ("ready", "<u4"),
-        ("lanes", "<u4"), ("offset", "<u8", 19), ("reserved", "u1", 280), ("lane", LANE, 64),
-    ]
-)  # fmt: skip
 
 
 @cache
@@ -56,36 +41,11 @@ def build(name: str) -> Path:
     return _build.build_named([name], ROOT, print)[0]
 
 
-class Share:
-    """A file of tables, made and mapped. `head`: its first record; `tables`: the rest."""
-
-    def __init__(self, path: Path, sizes: Sizes, second_ns: int = NEVER_NS) -> None:
-        self.path = path
-        wanted = shapes(sizes)
-        offsets, at = [], FIRST_TABLE
-        for table in wanted.values():
-            offsets.append(at)
-            at += -(-table.nbytes // PAGE) * PAGE
-        with path.open("xb+") as file:
-            path.chmod(0o600)
-            file.truncate(at)
-            self.memory = mmap.mmap(file.fileno(), at)
-        self.head = np.frombuffer(self.memory, HEAD, 1)
-        values = [getattr(sizes, name) for name in Sizes.__slots__]
-        for name, value in {
-            "magic": b"evener-1", "version": 1, "layout": layout_digest(), "bytes": at,
-            "second_ns": second_ns, "sizes": values, "offset": offsets,
-        }.items():  # fmt: skip
-            self.head[name] = value
-        whole = memoryview(self.memory)
-        self.tables = Tables(
-            sizes, {name: whole[offset:] for name, offset in zip(wanted, offsets, strict=True)}
-        )
-
-    @property
-    def lane(self) -> Any:
-        """What the first lane tells of itself."""
-        return self.head["lane"][0, 0]
+def share(path: Path, sizes: Sizes) -> Share:
+    """A new file of tables, whose second never ends."""
+    made = Share.make(path, sizes)
+    made.head["second_ns"] = NEVER_NS
+    return made
 
 
 def roomy(end: socket.socket) -> socket.socket:
