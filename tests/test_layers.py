@@ -92,7 +92,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "evener.datapath.probe",
         "evener.datapath.sim",
     ),
-    "evener.bench": (*VALUES, "evener.clock", "evener.tables", "evener.datapath"),
+    "evener.bench": (
+        *VALUES,
+        "evener.clock",
+        "evener.tables",
+        "evener.datapath",
+        "evener.lab.namespaces",
+    ),
 }
 IMPURE = {
     "asyncio", "datetime", "os", "pathlib", "random", "secrets", "select", "shutil", "signal", "socket",
@@ -196,6 +202,30 @@ def test_the_command_starts_without_what_is_slow_to_load(module: str) -> None:
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^">]+)[>"]', re.MULTILINE)
 PLATFORM = {
     "core": set[str](),
+    "drivers/dpdk": {
+        *(
+            f"rte_{n}.h"
+            for n in ("cycles", "eal", "errno", "ethdev", "launch", "lcore", "mbuf", "prefetch")
+        ),
+        "errno.h",
+        "fcntl.h",
+        "getopt.h",
+        "linux/if.h",
+        "linux/if_tun.h",
+        "sched.h",
+        "signal.h",
+        "stdarg.h",
+        "stdatomic.h",
+        "stdio.h",
+        "stdlib.h",
+        "string.h",
+        "sys/file.h",
+        "sys/ioctl.h",
+        "sys/mman.h",
+        "sys/stat.h",
+        "time.h",
+        "unistd.h",
+    },
     "drivers/native": set[str](),
     "drivers/xdp": {"linux/bpf.h", "bpf/bpf_helpers.h"},
 }

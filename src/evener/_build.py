@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 NATIVE = Path("src/evener/_native")
@@ -88,21 +88,27 @@ def bpf_target(source: Path, output: Path) -> Target:
 
 
 def dpdk_target(root: Path, asan: bool = False) -> Target | None:
-    """The DPDK worker; None if it has no sources below `root`. BuildError: libdpdk is not installed.
+    """The DPDK worker; None if it has no sources below `root`. BuildError: libdpdk is not installed."""
+    main = Path("drivers/dpdk/main.c")
+    name = "evener-dpdk-asan" if asan else "evener-dpdk"
+    return _dpdk(root, main, name, _ASAN if asan else ()) if (root / main).is_file() else None
+
+
+def _dpdk(root: Path, main: Path, name: str, more: tuple[str, ...] = ()) -> Target:
+    """A program of `main` and the worker's parts but its own main.c.
 
     DPDK's headers are not free of warnings, so they count as the system's.
     """
-    main = Path("drivers/dpdk/main.c")
-    if not (root / main).is_file():
-        return None
-    beside = {path.relative_to(root) for path in (root / main).parent.glob("*.c")} - {main}
+    worker = Path("drivers/dpdk")
+    parts = {path.relative_to(root) for path in (root / worker).glob("*.c")} - {worker / "main.c"}
     headers = [f.replace("-I", "-isystem", 1) for f in _pkg_config("--cflags", "libdpdk")]
+    libraries = _pkg_config("--libs", "libdpdk")
     return Target(
         CC,
-        (*_COMMON, "-D_GNU_SOURCE=", *(_ASAN if asan else ()), *headers),
-        (main, *sorted(beside)),
-        NATIVE / ("evener-dpdk-asan" if asan else "evener-dpdk"),
-        _pkg_config("--libs", "libdpdk"),
+        (*_COMMON, "-D_GNU_SOURCE=", f"-I{worker}", *more, *headers),
+        (main, *sorted(parts - {main})),
+        NATIVE / name,
+        libraries,
     )
 
 
@@ -126,12 +132,19 @@ def targets(root: Path, log: Callable[[str], object] = lambda _: None) -> list[T
     native = Path("drivers/native/lb_native.c")
     if (root / native).is_file():
         found.append(Target(CC, _SHARED, (native,), NATIVE / "liblb.so"))
+    count, ring = Path("bench/t5_count.c"), Path("bench/t5_ring.c")
+    if (root / count).is_file():
+        tests = ("-Icore/tests", "-Idrivers/native")
+        found.append(Target(CC, (*_COMMON, *tests), (count,), NATIVE / count.stem))
     try:
         worker = dpdk_target(root)
     except BuildError as error:
         log(f"without the driver dpdk: {error}")
     else:
         found += [worker] if worker else []
+        if (root / ring).is_file():
+            bench = _dpdk(root, ring, ring.stem)
+            found.append(replace(bench, libraries=(*bench.libraries, "-lrte_net_ring")))
     return found
 
 

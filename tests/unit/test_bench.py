@@ -2,6 +2,7 @@
 """The benchmark works and measures what it says. Never how fast anything is."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from evener.bench import elf, measure
 from evener.datapath import xdp
 from tests.support.bpf import needs_bpf
+from tests.support.dpdk_worker import build
 
 REASONS = {"forward": "FORWARD", "reply": "REPLY", "new": "FORWARD_NEW"}
 
@@ -38,6 +40,27 @@ def test_quick_bench_measures_what_its_cases_are_called() -> None:
             assert case["met"][expected] >= 0.999 * case["packets"], (name, case["met"])
             assert sum(case["met"].values()) == case["packets"], name
     assert report["records_used_before"] > 0.99
+
+
+@needs_bpf
+@pytest.mark.netns
+def test_quick_bench_of_the_dpdk_form() -> None:
+    build("evener-dpdk")
+    run = subprocess.run(
+        [sys.executable, "-m", "evener.bench", "--tier", "T5", "--quick", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert run.returncode in (0, 1), run.stderr
+    report = json.loads(run.stdout)
+    assert (report["version"], report["tier"]) == (1, "T5")
+    names = [row["name"] for row in report["rows"]]
+    for name in ("forward 1k", "reply 1k", "forward 20k", "reply 20k", "instructions, forward"):
+        assert name in names
+    assert all(row["value"] > 0 for row in report["rows"])
+    if len(os.sched_getaffinity(0)) > 1:
+        assert any(name.startswith("forward 100, share") for name in names)
 
 
 def test_comparison_takes_turns_and_subtracts() -> None:

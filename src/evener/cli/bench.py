@@ -14,9 +14,9 @@ from evener.cli.common import json_option
 @click.command(name="bench", short_help="The figures, each beside its goal.")
 @click.option(
     "--tier",
-    type=click.Choice(["T1"]),
+    type=click.Choice(["T1", "T5"]),
     default="T1",
-    help="T1: what the XDP program costs for each packet.",
+    help="T1: what the XDP program costs for each packet. T5: the DPDK form, beside testpmd.",
 )
 @click.option("--quick", is_flag=True, help="Only whether it works: too short to conclude from.")
 @click.option("--cpu", type=int, help="The CPU to run on. Default: the last one.")

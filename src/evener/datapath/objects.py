@@ -24,6 +24,7 @@ _PER_CPU_TYPES = {5, 6, 10}  # hash, array, LRU hash
 _LOG_SIZE = 4 << 20  # bytes for one program; the pages are only taken when there is a log
 _LOG_LINES_SHOWN = 30
 _TAIL_ROOM = 512  # bytes by which a program may make a packet longer in test_run
+_LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 
 
 class VerifierError(DatapathError):
@@ -291,6 +292,15 @@ class Program(Handle):
         if error := lib().bpf_prog_test_run_opts(self.fd, run):
             raise failure("the program cannot be run on this packet", self.name, error)
         return RunResult(run.retval, bytes(ffi.buffer(out, run.data_size_out)), run.duration)
+
+    def run_live(self, data: bytes, repeat: int, ctx: bytes) -> None:
+        """Run it on `repeat` real frames that begin as copies of `data`: what it sends or redirects is
+        sent (BPF_F_TEST_XDP_LIVE_FRAMES, Linux 5.18). A frame may be one that it changed before."""
+        run = options("bpf_test_run_opts", repeat=repeat, flags=_LIVE_FRAMES)
+        run.data_in, run.ctx_in = source, context = ffi.from_buffer(data), ffi.from_buffer(ctx)
+        run.data_size_in, run.ctx_size_in = len(source), len(context)
+        if error := lib().bpf_prog_test_run_opts(self.fd, run):
+            raise failure("the program cannot send frames", self.name, error)
 
 
 def xdp_context(length: int, ifindex: int, queue: int = 0) -> bytes:
