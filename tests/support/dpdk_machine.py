@@ -39,7 +39,6 @@ class DpdkMachine(TableMachine):
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="evener-dpdk-"))
             self.share = share(Path(folder, "tables"), sizes)
-            stack.callback(self.share.close)
             self._kernel, other_end = map(roomy, socket.socketpair(type=socket.SOCK_SEQPACKET))
             stack.enter_context(self._kernel).settimeout(PATIENCE_S)
             with other_end, owned(namespace()) as place:

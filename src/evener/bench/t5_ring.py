@@ -38,13 +38,12 @@ def run(cpu: int, counts: tuple[int, ...], runs: int, packets: int) -> list[Case
     """
     with tempfile.TemporaryDirectory(prefix="evener-bench-", dir="/dev/shm") as folder:
         path = Path(folder, "tables")
-        share = shared_tables(path, counts[-1])
+        shared_tables(path, counts[-1])
         eal = dpdk_eal.complete(["-l", str(cpu)], ports=1)
         numbers = [VIP[0], VIP[1], runs, packets, *counts]
         done = subprocess.run(
             [PROGRAM, *eal, "--", path, *map(str, numbers)], capture_output=True, text=True
         )
-        share.close()
     if done.returncode != 0:
         raise DatapathError("the ring bench failed", PROGRAM.name, done.stderr.strip()[-300:])
     return _cases(done.stdout, packets)

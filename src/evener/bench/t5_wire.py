@@ -189,7 +189,6 @@ def _worker(namespace: str, folder: Path, flows: int, cpu: int) -> Iterator[None
         yield
     finally:
         _end(process)
-        share.close()
         kernel.close()
         other.close()
 

@@ -8,9 +8,7 @@ on. For each of its ports there is a TAP device, by which the kernel has the pac
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -106,7 +104,6 @@ class DpdkDatapath:
                     worker.stop()
                     worker = None
                 share.copy_from(old)
-                old.close()
             else:
                 self._worker = worker
         if lost:
@@ -158,9 +155,10 @@ class DpdkDatapath:
             renewed = [name for name in names if self._hold(name)]
             if first and self._share.path != self._path:
                 self._take_place()
-            if self._worker is not None and (renewed or (first and not self._suits(self._worker))):
+            worker = self._worker
+            if worker is not None and worker.alive() and (renewed or not self._suits(worker)):
                 log.warning("the DPDK worker is started anew, over the interfaces as they are now")
-                self._worker.stop()
+                worker.stop()
                 self._worker = None
             if self._worker is None or not self._worker.alive():
                 self._start()
@@ -175,9 +173,8 @@ class DpdkDatapath:
     def _hold(self, name: str) -> bool:
         """Have a descriptor of the TAP as it is now; whether the worker's is of one that is gone."""
         held = self._taps.get(name)
-        with contextlib.suppress(OSError):
-            if held is not None and socket.if_nametoindex(name) == held.ifindex:
-                return False
+        if held is not None and held.is_current():
+            return False
         tap = Tap.open(name)
         if self._worker is not None:
             tap.detach()  # the worker reads its own queue; this one is for the worker after it
@@ -189,9 +186,8 @@ class DpdkDatapath:
     def _suits(self, worker: Worker) -> bool:
         """Whether a worker of an earlier daemon runs over the TAPs that there are."""
         taps = [t.partition("=")[2] for t in worker.line() if t.startswith("--kernel=")]
-        return [text.split(":")[0] for text in taps] == [
-            str(self._taps[name].ifindex) for name in self._interfaces if name in self._taps
-        ]
+        held = [self._taps.get(name) for name in self._interfaces]
+        return [text.split(":")[0] for text in taps] == [str(t.ifindex) for t in held if t]
 
     def _take_place(self) -> None:
         """The new file is complete: now what an earlier daemon left ends."""
@@ -259,11 +255,11 @@ class DpdkDatapath:
         self._failures = 0 if self._ready and now - self._ready > SETTLED_S else self._failures + 1
         wait_s = 0.0
         if self._failures > 1:
-            wait_s = min(BACKOFF_FIRST_S * 2 ** min(self._failures, 10), BACKOFF_MOST_S)
+            wait_s = min(BACKOFF_FIRST_S * 2 ** min(self._failures - 1, 10), BACKOFF_MOST_S)
         self._next = now + wait_s
         self._restarts += 1
         times = "" if self._restarts == 1 else f" ({self._restarts} times by now)"
-        said = worker.words() if self._failures else ""
+        said = worker.words() if worker.failed else ""
         self.trouble = f"the DPDK worker {worker.end()}{times}, and was started again" + (
             f": {said}" if said else ""
         )
@@ -337,7 +333,6 @@ class DpdkDatapath:
             tap.close()
         self._taps.clear()
         self.attachments = ()
-        self._share.close()
 
 
 def _new_file(path: Path, sizes: Sizes, completed: Sequence[str]) -> Share:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import dropwhile
 from typing import Final
 
 from evener.errors import DatapathError
@@ -113,11 +114,11 @@ def _numbers(text: str) -> set[int]:
     bare = re.sub(r"@(\([\d,-]+\)|\d+(-\d+)?)", "", "".join(text.split()))
     found: set[int] = set()
     for part in re.sub(r"[()]", "", bare).split(","):
-        first, dash, last = part.partition("-")
-        ends = sorted((int(first), int(last if dash else first)))
-        if ends[1] > 1 << 16:
+        match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
+        if match is None:
             raise ValueError(text)
-        found.update(range(ends[0], ends[1] + 1))
+        first, last = sorted((int(match[1]), int(match[2] or match[1])))
+        found.update(range(first, last + 1))
     return found
 
 
@@ -160,4 +161,5 @@ def command(
 
 def choices(line: Sequence[str]) -> list[str]:
     """Of a worker's command line, what the configuration decides; to compare two."""
-    return [text for text in line[1:] if not text.startswith(("--tables=", "--kernel="))]
+    options = dropwhile(lambda text: not text.startswith("-"), line)
+    return [text for text in options if not text.startswith(("--tables=", "--kernel="))]

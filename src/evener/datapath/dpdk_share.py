@@ -7,7 +7,6 @@ secret seed are in the tables, and a daemon or a worker that starts goes on with
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import mmap
@@ -71,12 +70,12 @@ class Found:
 
 
 class Share:
-    """A mapped file. `head` is a scalar view of HEAD: what is written there, the worker reads."""
+    """A mapped file; the mapping stays for as long as anybody has a view of it. `head` is one record of HEAD:
+    what is written there, the worker reads."""
 
     def __init__(self, path: Path, descriptor: int, sizes: Sizes) -> None:
         self.path = path
         self.sizes = sizes
-        self.fd = descriptor
         memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
         where, _ = offsets(sizes)
         view = memoryview(memory)
@@ -94,11 +93,12 @@ class Share:
             os.posix_fallocate(descriptor, 0, length)
             share = cls(path, descriptor, sizes)
         except OSError as error:
-            os.close(descriptor)
             path.unlink()
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
             raise too_little(length, 0, room(path.parent)) from None
+        finally:
+            os.close(descriptor)
         head = share.head
         head["version"], head["layout"] = VERSION, layout_digest()
         head["bytes"], head["second_ns"] = length, SECOND_NS
@@ -117,17 +117,9 @@ class Share:
         try:
             raw = os.pread(descriptor, HEAD.itemsize, 0)
             unfit, sizes = _read_head(raw, os.fstat(descriptor).st_size)
-            if sizes is not None:
-                return Found(cls(path, descriptor, sizes))
-        except BaseException:
+            return Found(cls(path, descriptor, sizes) if sizes is not None else None, unfit)
+        finally:
             os.close(descriptor)
-            raise
-        os.close(descriptor)
-        return Found(unfit=unfit)
-
-    def holder(self) -> int:
-        """The process that runs over this file; 0 if none does."""
-        return holder(self.path)
 
     def move_to(self, path: Path) -> None:
         """Take the place of what is there."""
@@ -150,11 +142,6 @@ class Share:
         """All lanes there is room for, records of LANE."""
         lanes: Array = self.head["lane"][0]
         return lanes
-
-    def close(self) -> None:
-        """Let go of the descriptor; the mapping stays for as long as anybody has a view of it."""
-        with contextlib.suppress(OSError):
-            os.close(self.fd)
 
 
 def _read_head(raw: bytes, length: int) -> tuple[str, Sizes | None]:

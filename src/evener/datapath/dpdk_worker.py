@@ -119,6 +119,11 @@ class Worker:
             return f"was killed ({signal.Signals(-code).name})"
         return f"ended with exit code {code}"
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by itself, with an error. It must have ended."""
+        return self._process is not None and self._process.wait() > 0
+
     def words(self) -> str:
         """What it last said of itself, or else the last lines that it wrote. It must have ended."""
         if self._reader is not None:

@@ -67,6 +67,13 @@ class Tap:
             raise _refused(name, error) from None
         return cls(name, descriptor, ifindex)
 
+    def is_current(self) -> bool:
+        """Whether the device of this name still is this one: it may have been deleted, or made anew."""
+        try:
+            return socket.if_nametoindex(self.name) == self.ifindex
+        except OSError:
+            return False
+
     def fileno(self) -> int:
         """The descriptor: each read and write is one frame."""
         return self._fd

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shared file: its layout is the worker's, what is written is found, what does not fit is refused."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evener.datapath import dpdk_share
+from evener.datapath.dpdk_share import FIRST, HEAD, LANE, PAGE, Room, Share
+from evener.errors import MachineError
+from evener.tables.memory import Sizes, layout_digest, shapes, total_bytes
+from tests.support.bpf import ROOT
+
+SIZES = Sizes(
+    cpus=2, index_groups=64, services=64, backends=256, snats=256, neighbours=64, tables=4,
+    flow_groups=64, port_tables=4,
+)  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.tables"
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_the_head_is_the_workers(tmp_path: Path) -> None:
+    lines = []
+    for struct_name, dtype in (("lb_share", HEAD), ("lb_lane", LANE)):
+        lines += [f"sizeof(struct {struct_name})"]
+        lines += [f"__builtin_offsetof(struct {struct_name}, {name})" for name in dtype.names or ()]
+    lines += ["LB_SHARE_VERSION", "LB_SHARE_LANES", "LB_SHARE_PAGE", "LB_SHARE_TABLES"]
+    lines += ["LB_SHARE_SIZES", "LB_SHARE_CPUS", "LB_SHARE_FLOW_GROUPS", "LB_SHARE_PORT_TABLES"]
+    source = tmp_path / "head.c"
+    body = "".join(f'printf("%llu\\n", (unsigned long long){line});\n' for line in lines)
+    source.write_text(
+        f'#include <stdio.h>\n#include "share.h"\nint main(void) {{ puts(LB_SHARE_MAGIC);\n{body}}}\n'
+    )
+    include = [f"-I{ROOT / folder}" for folder in ("core", "drivers/dpdk")]
+    subprocess.run(["cc", *include, source, "-o", tmp_path / "head"], check=True)
+    run = subprocess.run([tmp_path / "head"], capture_output=True, text=True, check=True)
+    magic, *numbers = run.stdout.split()
+    assert magic.encode() == dpdk_share.MAGIC
+    expected = []
+    for dtype in (HEAD, LANE):
+        assert dtype.fields is not None
+        expected += [dtype.itemsize, *(entry[1] for entry in dtype.fields.values())]
+    expected += [dpdk_share.VERSION, dpdk_share.LANES, PAGE, len(shapes(SIZES)), 9, 0, 7, 8]
+    assert list(map(int, numbers)) == expected
+
+
+def test_a_round_trip(path: Path) -> None:
+    made = Share.make(path, SIZES)
+    for name in shapes(SIZES):
+        made.tables.raw(name).view("u1")[-1] = 7  # the last byte of each: none lies over another
+    made.head["ready"] = 1
+    found = Share.find(path).share
+    assert found is not None
+    assert (found.sizes, found.head["ready"][0]) == (SIZES, 1)
+    for name in shapes(SIZES):
+        raw = found.tables.raw(name).view("u1").reshape(-1)
+        assert (raw[-1], int(raw.sum())) == (7, 7), name
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert (
+        path.stat().st_blocks * 512 >= path.stat().st_size
+    )  # no page is to be found later, or not
+
+
+def test_every_table_is_in_pages_of_its_own(path: Path) -> None:
+    head = Share.make(path, SIZES).head[0]
+    where = head["offset"].tolist()
+    ends = [at + t.nbytes for at, t in zip(where, shapes(SIZES).values(), strict=True)]
+    assert where[0] == FIRST >= HEAD.itemsize
+    assert all(at % PAGE == 0 for at in where)
+    assert all(end <= following for end, following in zip(ends, where[1:], strict=False))
+    assert head["bytes"] == path.stat().st_size >= max(ends)
+    assert (head["layout"], tuple(head["sizes"])) == (layout_digest(), astuple(SIZES))
+
+
+def test_there_is_none(path: Path) -> None:
+    assert Share.find(path) == dpdk_share.Found()
+    assert dpdk_share.holder(path) == 0
+
+
+LAYOUT, DAMAGED = "its tables have another layout", "it is damaged"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("magic", b"eveneR-1", LAYOUT),
+        ("version", 2, LAYOUT),
+        ("layout", 1, LAYOUT),
+        ("bytes", 8192, DAMAGED),
+        ("second_ns", 0, DAMAGED),
+        ("sizes", 0, DAMAGED),
+        ("sizes", 65, DAMAGED),
+        ("sizes", 0xFFFFFFFF, DAMAGED),
+        ("offset", 8192, DAMAGED),
+    ],
+)
+def test_what_does_not_fit(path: Path, field: str, value: object, why: str) -> None:
+    Share.make(path, SIZES).head[field] = value
+    assert Share.find(path) == dpdk_share.Found(unfit=why)
+
+
+@pytest.mark.parametrize("length", [0, 100, 8192])
+def test_a_file_that_is_cut_off(path: Path, length: int) -> None:
+    Share.make(path, SIZES)
+    os.truncate(path, length)
+    assert Share.find(path).unfit in ("it is cut off", DAMAGED)
+
+
+def test_who_holds_it(path: Path) -> None:
+    Share.make(path, SIZES)
+    lock = f"import fcntl; f = open({str(path)!r}); fcntl.flock(f, 2); print(flush=True); input()"
+    command = ["python3", "-c", lock]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert dpdk_share.holder(path) == process.pid
+        assert dpdk_share.holder(path) == process.pid  # asking took nothing away
+        process.kill()
+        process.wait()
+    assert dpdk_share.holder(path) == 0
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_larger_tables_go_on_with_flows_counters_and_seed(path: Path) -> None:
+    old = Share.make(path, SIZES)
+    old.tables.prepare((1, 2, 3, 4))
+    old.tables.flows[77] = 5, 6
+    old.tables.ports[3, 9] = 78
+    old.tables.service_counters["forward_packets"][1, 63] = 8
+    old.tables.reason_counters[1, 2] = 9
+    old.tables.copies["generation"][0] = 12
+    new = Share.make(
+        path.with_suffix(".new"), dpdk_share.grown(replace(SIZES, cpus=1, services=128), SIZES)
+    )
+    assert new.sizes == replace(SIZES, services=128)
+    new.copy_from(old)
+    new.move_to(path)
+    again = Share.find(path).share
+    assert again is not None
+    tables = again.tables
+    assert tables.flows[77].tolist() == (5, 6)
+    assert tables.ports[3, 9] == 78
+    assert (tables.service_counters["forward_packets"][1, 63], tables.reason_counters[1, 2]) == (
+        8,
+        9,
+    )
+    assert struct.unpack("<4Q", tables.seed) == (1, 2, 3, 4)
+    assert tables.generation == 12
+    assert np.count_nonzero(tables.services.view("u1")) == 0
+    assert not list(path.parent.glob("*.new"))
+
+
+def test_memory_that_is_too_little_is_one_sentence() -> None:
+    dpdk_share.check_room(100, 100, Room(200, 100))
+    with pytest.raises(MachineError) as caught:
+        dpdk_share.check_room(4_000_000_000, 96 << 20, Room(3_000_000_000, 5_000_000_000))
+    assert str(caught.value) == (
+        "too little memory: the tables take 4,000.0 MB and DPDK's buffers 100.7 MB, 3,000.0 MB are free,"
+        " and 5,000.0 MB in the file system of /run/evener (datapath.flows): lower it, or -m in datapath.eal"
+    )
+    with pytest.raises(
+        MachineError, match=r"50\.0 MB in the file .*\(datapath\.flows\): lower it$"
+    ):
+        dpdk_share.check_room(100_000_000, 0, Room(3_000_000_000, 50_000_000))
+
+
+def test_a_file_system_that_is_full_after_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with pytest.raises(MachineError, match="too little memory: the tables take"):
+        Share.make(path, SIZES)
+    assert not path.exists()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_what_is_free_here() -> None:
+    free = dpdk_share.room(Path("/run"))
+    assert free.memory > total_bytes(SIZES)
+    assert free.disk >= 0

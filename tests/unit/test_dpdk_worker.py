@@ -1,0 +1,500 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver dpdk's adapter with a worker that handles no packets (tests/support/fake_worker.py): adoption,
+watching, restarts, ends, grace periods."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from evener import config as configuration
+from evener.control.daemon import Daemon
+from evener.control.drivers import DRIVERS
+from evener.datapath import dpdk, dpdk_share, dpdk_worker
+from evener.datapath.dpdk import DpdkDatapath
+from evener.datapath.dpdk_share import Room
+from evener.errors import DatapathError, EvenerError, MachineError
+from evener.instance import Instance
+from evener.model import Driver
+from evener.tables.memory import Sizes
+from tests.support import fake_worker
+
+TEXT = """
+[datapath]
+driver = "dpdk"
+interfaces = ["tap0"]
+flows = 1024
+eal = ["--vdev=net_null0"]
+[pool.p]
+backends = ["10.0.0.2:80"]
+[service.s]
+listen = "10.9.0.1:80/tcp"
+pool = "p"
+"""
+CONFIG = configuration.loads(TEXT)
+SIZES = Sizes.for_config(CONFIG, cpus=1)
+EAL = CONFIG.datapath.eal
+
+
+class FakeTap:
+    """A pair of sockets in the place of a device; `numbers` are the interfaces that there are."""
+
+    numbers: ClassVar[dict[str, int]] = {}
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ifindex = self.numbers[name]
+        self.ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.attached = True
+
+    @classmethod
+    def open(cls, name: str) -> FakeTap:
+        return cls(name)
+
+    def is_current(self) -> bool:
+        return self.numbers.get(self.name) == self.ifindex
+
+    def fileno(self) -> int:
+        return self.ends[0].fileno()
+
+    def attach(self) -> None:
+        self.attached = True
+
+    def detach(self) -> None:
+        self.attached = False
+
+    def close(self) -> None:
+        for end in self.ends:
+            end.close()
+
+
+class Bench:
+    """Datapaths over one path, and the workers that they leave: all are ended with the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "x.tables"
+        self.all: list[DpdkDatapath] = []
+
+    def open(self, *own: str, sizes: Sizes = SIZES, eal: tuple[str, ...] = EAL) -> DpdkDatapath:
+        behind = ("--", *own) if own else ()
+        self.all.append(DpdkDatapath.open(sizes, self.path, ("tap0",), (*eal, *behind)))
+        return self.all[-1]
+
+    def run(self, *own: str, **more: Any) -> DpdkDatapath:
+        datapath = self.open(*own, **more)
+        datapath.attach(["tap0"])
+        return datapath
+
+    def pid(self) -> int:
+        return dpdk_share.holder(self.path)
+
+    def end(self) -> None:
+        for datapath in self.all:
+            datapath.remove()
+        if worker := dpdk_worker.Worker.running(self.path):
+            worker.stop()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    program = tmp_path / "evener-dpdk"
+    program.write_text(f"#!{sys.executable}\n" + Path(fake_worker.__file__).read_text())
+    program.chmod(0o755)
+    monkeypatch.setattr(dpdk, "PROGRAM", program)
+    monkeypatch.setattr(dpdk, "Tap", FakeTap)
+    monkeypatch.setattr(FakeTap, "numbers", {"tap0": 7})
+    bench = Bench(tmp_path)
+    yield bench
+    bench.end()
+
+
+def wait_until(done: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < end, f"waited for {what}"
+        time.sleep(0.002)
+
+
+def tended(datapath: DpdkDatapath, done: Callable[[], object], what: str) -> None:
+    def step() -> object:
+        datapath.tend()
+        return done()
+
+    wait_until(step, what)
+
+
+# --- starting, ending
+
+
+def test_from_start_to_end(bench: Bench) -> None:
+    datapath = bench.open()
+    assert (datapath.adopted, datapath.ids, datapath.warnings) == (False, None, [])
+    assert not bench.path.exists()
+    datapath.attach(["tap0"])
+    (attachment,) = datapath.attachments
+    assert (attachment.interface, attachment.ifindex, attachment.mode) == ("tap0", 7, "net_null")
+    assert bench.pid() == datapath._share.head["worker"][0]
+    datapath.grace()
+    assert (time.monotonic_ns() // 1_000_000_000 - datapath.now()) & 0xFFFF in (0, 1)
+    datapath.remove()
+    assert (bench.pid(), list(bench.path.parent.glob("*.tables*"))) == (0, [])
+
+
+def test_what_the_worker_says_is_in_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    bench.run().remove()
+    assert "evener-dpdk: ready: 1 port, 1 lane" in caplog.messages
+
+
+def test_its_own_words_when_it_cannot_start(bench: Bench) -> None:
+    datapath = bench.open("--fail=no such device: net_x: see datapath.eal")
+    with pytest.raises(DatapathError) as caught:
+        datapath.attach(["tap0"])
+    assert str(caught.value) == (
+        "the DPDK worker ended with exit code 7 before it was ready (datapath.eal): "
+        "no such device: net_x: see datapath.eal"
+    )
+
+
+def test_the_loader_without_a_library(bench: Bench) -> None:
+    datapath = bench.open("--code=127", "--fail=librte_eal.so.23: cannot open shared object file")
+    with pytest.raises(MachineError, match=r"librte_eal.*install Debian's package libdpdk-dev"):
+        datapath.attach(["tap0"])
+
+
+def test_a_worker_that_was_not_built(bench: Bench) -> None:
+    dpdk.PROGRAM.unlink()  # type: ignore[misc, unused-ignore]
+    with pytest.raises(
+        MachineError, match=r"built without the driver dpdk .* libdpdk-dev .*make build"
+    ):
+        bench.open()
+    assert list(bench.path.parent.iterdir()) == []
+
+
+def test_a_worker_that_is_never_ready(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpdk, "READY_S", 0.2)
+    datapath = bench.open("--hang")
+    with pytest.raises(DatapathError, match=r"was not ready after 0 seconds .*it said nothing"):
+        datapath.attach(["tap0"])
+    assert bench.pid() == 0
+
+
+def test_one_that_does_not_end_is_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpdk_worker, "TERM_S", 0.1)
+    datapath = bench.run("--stubborn")
+    datapath.remove()
+    assert bench.pid() == 0
+
+
+def test_too_little_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpdk, "room", lambda _: Room(50_000_000, 1 << 40))
+    with pytest.raises(MachineError, match=r"buffers 100\.7 MB, 50\.0 MB are free"):
+        bench.open()
+    bench.open(eal=("--in-memory", *EAL)).remove()
+
+
+def test_a_start_that_failed_leaves_nothing(bench: Bench) -> None:
+    datapath = bench.open("--fail=x")
+    with pytest.raises(DatapathError):
+        datapath.attach(["tap0"])
+    datapath.remove()
+    assert [p.name for p in bench.path.parent.iterdir()] == ["evener-dpdk"]
+
+
+# --- adoption
+
+
+def flow(datapath: DpdkDatapath) -> None:
+    """A flow, and a backend in the copy in force."""
+    datapath.tables.flows[3] = 11, 12
+    row = datapath.tables.backends[datapath.tables.active, 5]
+    row["addr"]["half"][:] = 0xFFFF_0000_0000_0000, 9
+    row["protocol"], row["state"] = 6, 1
+
+
+def test_a_running_worker_goes_on_with_the_next_daemon(bench: Bench) -> None:
+    first = bench.run()
+    flow(first)
+    seed, pid = first.tables.seed, bench.pid()
+    first.close()
+    assert bench.pid() == pid
+    second = bench.open()
+    assert (second.adopted, second.warnings) == (True, [])
+    assert second.ids is not None
+    assert 5 in second.ids.backends.ids.values()
+    assert (second.tables.flows[3].tolist(), second.tables.seed) == ((11, 12), seed)
+    second.grace()
+    second.attach(["tap0"])
+    assert bench.pid() == pid
+    assert not second._taps["tap0"].attached  # type: ignore[attr-defined]
+    second.remove()
+    assert bench.pid() == 0
+
+
+def test_a_worker_that_died_meanwhile_is_started(bench: Bench) -> None:
+    first = bench.run()
+    flow(first)
+    pid = bench.pid()
+    first.close()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: bench.pid() == 0, "its end")
+    second = bench.run()
+    assert bench.pid() not in (0, pid)
+    assert second.tables.flows[3].tolist() == (11, 12)
+
+
+def test_an_adopted_worker_is_watched(bench: Bench) -> None:
+    bench.run().close()
+    second = bench.run()
+    pid = bench.pid()
+    os.kill(pid, signal.SIGKILL)
+    tended(second, lambda: bench.pid() not in (0, pid) and second._is_ready(), "a new worker")
+    assert second.trouble == "the DPDK worker ended, and was started again"
+
+
+def test_other_arguments_are_told_of_and_wait(bench: Bench) -> None:
+    bench.run().close()
+    pid = bench.pid()
+    second = bench.run(eal=("--vdev=net_null7",))
+    (warning,) = second.warnings
+    assert warning.startswith(f"worker {pid} goes on with its arguments, -l 0 --no-huge -m 96")
+    assert "--vdev=net_null0" in warning
+    assert bench.pid() == pid
+
+
+@pytest.mark.parametrize("change", ["flows", "layout"])
+def test_what_does_not_fit_is_replaced_when_the_new_tables_are_there(
+    bench: Bench, change: str
+) -> None:
+    first = bench.run()
+    flow(first)
+    pid = bench.pid()
+    if change == "layout":
+        first._share.head["layout"] ^= 1
+    first.close()
+    groups = SIZES.flow_groups * (2 if change == "flows" else 1)
+    second = bench.open(sizes=replace(SIZES, flow_groups=groups))
+    assert not second.adopted
+    assert [w.partition(":")[0] for w in second.warnings] == [
+        "the flows of the daemon before this one were lost"
+    ]
+    assert bench.pid() == pid  # it forwards until there is something better
+    second.attach(["tap0"])
+    assert bench.pid() not in (0, pid)
+    found = dpdk_share.Share.find(bench.path).share
+    assert found is not None
+    assert found.sizes.flow_groups == groups
+    assert not second.tables.flows["client"].any()
+    assert not list(bench.path.parent.glob("*.new"))
+
+
+def test_a_daemon_that_dies_before_it_attached_leaves_the_old_as_it_was(bench: Bench) -> None:
+    first = bench.run()
+    flow(first)
+    first.close()
+    bench.open(sizes=replace(SIZES, flow_groups=SIZES.flow_groups * 2)).close()
+    third = bench.open()
+    assert third.adopted
+    assert third.tables.flows[3].tolist() == (11, 12)
+    third.attach(["tap0"])
+    third.remove()
+
+
+@pytest.mark.parametrize(
+    "more", [{"sizes": replace(SIZES, backends=SIZES.backends * 2)}, {"eal": ("-l", "0,1", *EAL)}]
+)
+def test_larger_tables_are_made_and_flows_go_on(bench: Bench, more: dict[str, Any]) -> None:
+    first = bench.run()
+    flow(first)
+    seed, pid = first.tables.seed, bench.pid()
+    first.close()
+    second = bench.open(**more)
+    assert second.adopted
+    assert second.warnings == ["the DPDK worker is started anew: its tables were too small"]
+    assert second.ids is not None
+    assert 5 in second.ids.backends.ids.values()
+    second.attach(["tap0"])
+    assert bench.pid() not in (0, pid)
+    assert (second.tables.flows[3].tolist(), second.tables.seed) == ((11, 12), seed)
+
+
+def test_smaller_tables_stay_as_they_are(bench: Bench) -> None:
+    first = bench.run(eal=("-l", "0,1", *EAL))
+    sizes, pid = first.tables.sizes, bench.pid()
+    first.close()
+    second = bench.run(sizes=replace(SIZES, backends=8))
+    assert second.tables.sizes == sizes
+    assert bench.pid() == pid
+
+
+# --- watching
+
+
+def test_killed_and_back_at_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    datapath = bench.run()
+    datapath.tables.flows[3] = 11, 12
+    datapath._ready -= 2 * dpdk.SETTLED_S
+    pid = bench.pid()
+    os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    tended(datapath, lambda: bench.pid() not in (0, pid), "a new worker")
+    assert time.monotonic() - killed < 5  # of a machine that is busy with other tests
+    tended(datapath, datapath._is_ready, "it to be ready")
+    assert datapath.trouble == "the DPDK worker was killed (SIGKILL), and was started again"
+    assert (
+        f"the DPDK worker, pid {pid}, was killed (SIGKILL): it is started again" in caplog.messages
+    )
+    assert datapath.tables.flows[3].tolist() == (11, 12)
+
+
+def test_one_that_ends_again_and_again_is_tried_less_often(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datapath = bench.run("--once")
+    starts: list[float] = []
+    clock = [1000.0]
+    monkeypatch.setattr(dpdk, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    start = datapath._start
+
+    def counted() -> None:
+        starts.append(clock[0])
+        start()
+
+    monkeypatch.setattr(datapath, "_start", counted)
+
+    def step() -> bool:
+        if datapath._worker is None:
+            clock[0] += 0.1
+        datapath.tend()
+        return len(starts) == 9
+
+    wait_until(step, "nine starts")
+    waits = [round(b - a, 1) for a, b in itertools.pairwise(starts)]
+    assert waits[0] <= 0.3
+    assert waits == sorted(waits)
+    assert max(waits) <= dpdk.BACKOFF_MOST_S + 0.2
+    assert "ended with exit code 7 (9 times by now), and was started again: once is enough" in (
+        datapath.trouble
+    )
+
+
+def test_a_program_that_is_gone_is_trouble_and_no_end(bench: Bench) -> None:
+    datapath = bench.run()
+    dpdk.PROGRAM.unlink()
+    os.kill(bench.pid(), signal.SIGKILL)
+    tended(datapath, lambda: "cannot be started" in datapath.trouble, "the trouble to be told")
+
+
+def test_nothing_is_started_after_the_end(bench: Bench) -> None:
+    datapath = bench.run()
+    datapath.remove()
+    datapath.tend()
+    assert bench.pid() == 0
+
+
+def test_an_interface_that_was_made_anew(bench: Bench) -> None:
+    """The worker holds the one that is gone."""
+    datapath = bench.run()
+    pid = bench.pid()
+    FakeTap.numbers.clear()
+    datapath.attach([])
+    assert (datapath.attachments, bench.pid()) == ((), pid)
+    FakeTap.numbers["tap0"] = 8
+    datapath.attach(["tap0"])
+    assert [a.ifindex for a in datapath.attachments] == [8]
+    assert bench.pid() not in (0, pid)
+    pid = bench.pid()
+    datapath.attach(["tap0"])
+    assert bench.pid() == pid
+    datapath.close()
+    FakeTap.numbers["tap0"] = 9
+    assert bench.run().adopted
+    assert bench.pid() not in (0, pid)
+
+
+def test_other_interfaces_need_a_restart(bench: Bench) -> None:
+    datapath = bench.run()
+    with pytest.raises(DatapathError, match="cannot take the interface tap1 while it runs"):
+        datapath.attach(["tap1"])
+
+
+# --- grace periods
+
+
+def test_grace_waits_for_running_lanes_alone(bench: Bench) -> None:
+    datapath = bench.run("--still")
+    lanes = datapath._share.lanes
+    lanes["running"][[0, 3]] = 1
+    lanes["rounds"][5] = 1  # of a lane that does not run
+    done = threading.Event()
+
+    def wait() -> None:
+        datapath.grace()
+        done.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    lanes["rounds"][0] += 1
+    assert not done.wait(0.1)
+    lanes["rounds"][3] += 1
+    assert done.wait(10)
+    thread.join()
+
+
+def test_grace_ends_with_the_worker(bench: Bench) -> None:
+    datapath = bench.run("--still")
+    thread = threading.Thread(target=datapath.grace)
+    thread.start()
+    os.kill(bench.pid(), signal.SIGKILL)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_lanes_that_stand_still_are_told_of(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpdk, "GRACE_S", 0.05)
+    datapath = bench.run("--still")
+    with pytest.raises(DatapathError, match=rf"lanes stand still .*pid {bench.pid()}.*SIGKILL"):
+        datapath.grace()
+
+
+# --- in the daemon
+
+
+@pytest.fixture
+def instance(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Instance:
+    monkeypatch.setattr("evener.instance.RUN_FOLDER", bench.path.parent)
+    return Instance("x")
+
+
+def test_the_daemon_tends_it(bench: Bench, instance: Instance) -> None:
+    opened = DRIVERS[Driver.DPDK](CONFIG, instance)
+    assert instance.tables == bench.path
+    bench.all.append(opened.datapath)  # type: ignore[arg-type]
+    opened.attach(("tap0",))
+    assert opened.tend is not None
+    assert opened.tend() == ""
+    os.kill(bench.pid(), signal.SIGKILL)
+    wait_until(opened.tend, "trouble")
+
+
+def test_arguments_do_not_change_while_it_runs(bench: Bench, instance: Instance) -> None:
+    daemon = Daemon(CONFIG, Path("x.toml"), instance)
+    bench.all.append(daemon.datapath)  # type: ignore[arg-type]
+    other = configuration.loads(TEXT.replace("net_null0", "net_null1"))
+    with pytest.raises(EvenerError, match=r"arguments cannot change .*\(datapath\.eal\): restart"):
+        daemon._check_sizes(other)
+    daemon._trouble = "it limps"
+    assert daemon.status()["warnings"] == ["it limps"]
