@@ -3,8 +3,9 @@
  * What a driver provides. Each is defined as a static inline in the driver's env_*.h, before lb.h is included: BPF
  * has no indirect calls and wants the map's address in the instruction, so there is no table of function pointers.
  *
- * The contract: a null pointer means that there is no such record (index out of range); a pointer is good until the
- * packet is done; other CPUs may write flows, ports and locks at the same time. Time is not here: it is an argument.
+ * The contract: a null pointer means that there is no such record (index out of range; where tables.h says how many
+ * there are, the core keeps below that by itself); a pointer is good until the packet is done; other CPUs may write
+ * flows, ports and locks at the same time. Time is not here: it is an argument.
  *
  *	struct lb_env			per CPU, whatever the driver needs to find its tables; at least `lb_u32 cpu`
  *

@@ -69,9 +69,10 @@ LB_INLINE lb_u32 lb_index_hash(const struct lb_addr *addr, lb_be16 port, lb_u8 p
 /* May a service listen at this port? No means no. */
 LB_INLINE int lb_may_listen(const struct lb_copy *header, lb_be16 port)
 {
-	lb_u32 bit = (port ^ port >> 8) & 0xff;
+	lb_u32 bit = port ^ port >> 8;
 
-	return header->listening[bit >> 6] >> (bit & 63) & 1;
+	/* Masked last: Linux 6.1 knows no bounds of a XOR. */
+	return header->listening[bit >> 6 & 3] >> (bit & 63) & 1;
 }
 
 #endif

@@ -50,8 +50,8 @@ LB_INLINE void lb_parse_ipv4(const lb_u8 *data, const lb_u8 *end, struct lb_view
 	if ((const lb_u8 *)(ip + 1) > end)
 		return;
 	header = (ip->version_ihl & 15) << 2;
-	length = LB_BE16(ip->length);
-	if (ip->version_ihl < 0x45 || ip->version_ihl > 0x4f || length < header || data + LB_ETH_BYTES + length > end)
+	length = LB_BE16(ip->length); /* compared as a number: Linux 6.1 knows no bounds of it that let it be added */
+	if (ip->version_ihl < 0x45 || ip->version_ihl > 0x4f || length < header || LB_ETH_BYTES + length > end - data)
 		return;
 	lb_addr_set_v4(&view->src, LB_GET(32, &ip->src));
 	lb_addr_set_v4(&view->dst, LB_GET(32, &ip->dst));

@@ -23,7 +23,8 @@ enum {
 	LB_COPIES = 2,
 	LB_SLOTS = 65537,     /* Maglev table size: prime, at least 100 times the backends (NSDI 2016, section 3.4) */
 	LB_SLOT_LINES = 2049, /* LB_SLOTS / 32, rounded up */
-	LB_SNAT_MAX = 16,     /* SNAT addresses of one service */
+	LB_SNATS = 256,	      /* SNAT addresses and VIPs: their ids have 8 bits in a flow */
+	LB_SNAT_MAX = 16,     /* of one service */
 	LB_INDEX_WAYS = 4,
 	LB_FLOW_WAYS = 16,
 	LB_LINE_WAYS = 4, /* flow records in a cache line */

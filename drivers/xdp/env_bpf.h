@@ -59,7 +59,6 @@ enum {
 	LB_SIZE_INDEX_GROUPS,
 	LB_SIZE_SERVICES,
 	LB_SIZE_BACKENDS,
-	LB_SIZE_SNATS,
 	LB_SIZE_NEIGHBOURS,
 	LB_SIZE_SLOT_LINES,
 	LB_SIZE_FLOW_GROUPS,
@@ -67,42 +66,49 @@ enum {
 	LB_SIZE_JIFFY, /* 2^32 / HZ: turns jiffies into seconds with a multiplication */
 };
 
-#define LB_SIZE(name)                                                                                                  \
+/*
+ * Two steps in assembly, as the compiler must not know the sizes, and as Linux 6.1 learns something only where a
+ * register is compared with a number, and forgets it unless a number is what it is multiplied by.
+ *
+ * LB_BELOW: the index if it is below size, else the function returns null. The register that is compared must be the
+ * one that is added, and after the comparison: volatile keeps it where it stands. The other empty instruction keeps
+ * the compiler from joining both ends, and from asking for null afterwards.
+ */
+#define LB_BELOW(index, size)                                                                                          \
 	({                                                                                                             \
-		lb_u64 size_;                                                                                          \
-		__asm__("%0 = %1" : "=r"(size_) : "i"(LB_SIZE_##name));                                                \
-		size_;                                                                                                 \
-	})
-
-#define LB_TABLE_AT(table, index)                                                                                      \
-	({                                                                                                             \
-		__typeof__(*(table).value) *base_ = (void *)&(table);                                                  \
-		__asm__("" : "+r"(base_)); /* the compiler takes it for one record */                                  \
-		if (!base_)                                                                                            \
-			__builtin_unreachable();                                                                       \
-		base_ + (index);                                                                                       \
-	})
-/* The register that is compared must be the one that is added, or the verifier has learnt nothing from it. And it
- * must be added after the comparison: volatile keeps it where it stands. */
-#define LB_KEPT(x)                                                                                                     \
-	({                                                                                                             \
-		__asm__ volatile("" : "+r"(x));                                                                        \
-		x;                                                                                                     \
-	})
-#define LB_ENTRY(table, count, index)                                                                                  \
-	({                                                                                                             \
+		__label__ beyond_, below_;                                                                             \
 		lb_u64 index_ = (index);                                                                               \
 		LB_OPAQUE(index_);                                                                                     \
-		index_ < (count) ? LB_TABLE_AT(table, LB_KEPT(index_)) : 0;                                            \
+		__asm__ goto("if %0 >= %1 goto %l2" : : "r"(index_), "i"(size) : : beyond_);                           \
+		goto below_;                                                                                           \
+	beyond_:                                                                                                       \
+		__asm__ volatile("");                                                                                  \
+		return 0;                                                                                              \
+	below_:                                                                                                        \
+		__asm__ volatile("" : "+r"(index_));                                                                   \
+		index_;                                                                                                \
 	})
-#define LB_IN_ROW(table, row, width, index)                                                                            \
+#define LB_TIMES(value, size)                                                                                          \
 	({                                                                                                             \
-		lb_u64 index_ = (index), width_ = (width);                                                             \
-		LB_OPAQUE(index_);                                                                                     \
-		index_ < width_ ? LB_TABLE_AT(table, (row) * width_ + index_) : 0;                                     \
+		lb_u64 product_ = (value);                                                                             \
+		__asm__("%0 *= %1" : "+r"(product_) : "i"(size));                                                      \
+		product_;                                                                                              \
 	})
-#define LB_OF_COPY(table, copy, width, index) LB_IN_ROW(table, (copy) & 1, width, index)
-#define LB_OF_CPU(table, width, index) (env->cpu < LB_SIZE(CPUS) ? LB_IN_ROW(table, env->cpu, width, index) : 0)
+#define LB_CPU(env) LB_BELOW((env)->cpu, LB_SIZE_CPUS)
+
+/* The first record of a table, which the compiler takes for its only one. */
+#define LB_RECORDS(table)                                                                                              \
+	({                                                                                                             \
+		__typeof__((table).value) first_ = (void *)&(table);                                                   \
+		__asm__("" : "+r"(first_));                                                                            \
+		if (!first_)                                                                                           \
+			__builtin_unreachable();                                                                       \
+		first_;                                                                                                \
+	})
+/* In a row of as many as the loader says. */
+#define LB_IN_ROW(table, row, size, index) (LB_RECORDS(table) + LB_TIMES(row, size) + LB_BELOW(index, size))
+/* In a row of a known power of two: without a comparison, and never null. */
+#define LB_MASKED(table, row, size, index) (LB_RECORDS(table) + (lb_u64)(row) * (size) + ((index) & ((size) - 1)))
 
 LB_INLINE struct lb_settings *lb_env_settings(const struct lb_env *env)
 {
@@ -111,92 +117,94 @@ LB_INLINE struct lb_settings *lb_env_settings(const struct lb_env *env)
 
 LB_INLINE struct lb_copy *lb_env_copy(const struct lb_env *env, lb_u32 copy)
 {
-	return LB_TABLE_AT(copies, (lb_u64)(copy & 1));
+	return LB_RECORDS(copies) + (copy & 1);
 }
 
 LB_INLINE struct lb_index_group *lb_env_index_group(const struct lb_env *env, lb_u32 copy, lb_u32 group)
 {
-	return LB_OF_COPY(endpoints, copy, LB_SIZE(INDEX_GROUPS), group);
+	return LB_IN_ROW(endpoints, copy & 1, LB_SIZE_INDEX_GROUPS, group);
 }
 
 LB_INLINE struct lb_service *lb_env_service(const struct lb_env *env, lb_u32 copy, lb_u32 id)
 {
-	return LB_OF_COPY(services, copy, LB_SIZE(SERVICES), id);
+	return LB_IN_ROW(services, copy & 1, LB_SIZE_SERVICES, id);
 }
 
 LB_INLINE struct lb_backend *lb_env_backend(const struct lb_env *env, lb_u32 copy, lb_u32 id)
 {
-	return LB_OF_COPY(backends, copy, LB_SIZE(BACKENDS), id);
+	return LB_IN_ROW(backends, copy & 1, LB_SIZE_BACKENDS, id);
 }
 
 LB_INLINE struct lb_snat *lb_env_snat(const struct lb_env *env, lb_u32 copy, lb_u32 id)
 {
-	return LB_OF_COPY(snats, copy, LB_SIZE(SNATS), id);
+	return LB_MASKED(snats, copy & 1, LB_SNATS, id);
 }
 
 LB_INLINE struct lb_nexthop *lb_env_neighbour(const struct lb_env *env, lb_u32 copy, lb_u32 id)
 {
-	return LB_OF_COPY(neighbours, copy, LB_SIZE(NEIGHBOURS), id);
+	return LB_IN_ROW(neighbours, copy & 1, LB_SIZE_NEIGHBOURS, id);
 }
 
 LB_INLINE struct lb_route *lb_env_route(const struct lb_env *env, lb_u32 copy, lb_u32 route)
 {
-	return LB_OF_COPY(routes, copy, LB_ROUTES, route);
+	return LB_MASKED(routes, copy & 1, LB_ROUTES, route);
 }
 
 LB_INLINE struct lb_slot_line *lb_env_slot_line(const struct lb_env *env, lb_u32 copy, lb_u32 table, lb_u32 line)
 {
-	return LB_OF_COPY(slots, copy, LB_SIZE(SLOT_LINES), table * LB_SLOT_LINES + line);
+	return LB_IN_ROW(slots, copy & 1, LB_SIZE_SLOT_LINES, table * LB_SLOT_LINES + line);
 }
 
 LB_INLINE struct lb_flow_group *lb_env_flow_group(const struct lb_env *env, lb_u32 group)
 {
-	return LB_ENTRY(flows, LB_SIZE(FLOW_GROUPS), group);
+	return LB_RECORDS(flows) + LB_BELOW(group, LB_SIZE_FLOW_GROUPS);
 }
 
 LB_INLINE struct lb_port_line *lb_env_port_line(const struct lb_env *env, lb_u32 line)
 {
-	return LB_ENTRY(ports, LB_SIZE(PORT_LINES), line);
+	return LB_RECORDS(ports) + LB_BELOW(line, LB_SIZE_PORT_LINES);
 }
 
 LB_INLINE lb_u32 *lb_env_lock(const struct lb_env *env, lb_u32 lock)
 {
-	return (lb_u32 *)LB_ENTRY(locks, LB_LOCKS, lock);
+	return (lb_u32 *)LB_MASKED(locks, 0, LB_LOCKS, lock);
 }
 
 LB_INLINE struct lb_counter *lb_env_service_counter(const struct lb_env *env, lb_u32 id)
 {
-	return LB_OF_CPU(service_counters, LB_SIZE(SERVICES), id);
+	return LB_IN_ROW(service_counters, LB_CPU(env), LB_SIZE_SERVICES, id);
 }
 
 LB_INLINE struct lb_counter *lb_env_backend_counter(const struct lb_env *env, lb_u32 id)
 {
-	return LB_OF_CPU(backend_counters, LB_SIZE(BACKENDS), id);
+	return LB_IN_ROW(backend_counters, LB_CPU(env), LB_SIZE_BACKENDS, id);
 }
 
 LB_INLINE lb_u64 *lb_env_reason_counter(const struct lb_env *env, lb_u32 reason)
 {
-	return LB_OF_CPU(reason_counters, LB_REASON_ROW, reason);
+	return LB_MASKED(reason_counters, LB_CPU(env), LB_REASON_ROW, reason);
 }
 
 LB_INLINE struct lb_wanted *lb_env_wanted(const struct lb_env *env, lb_u32 index)
 {
-	return LB_ENTRY(wanted, LB_WANTED_RECORDS, index);
+	LB_OPAQUE(index); /* which comes from an address: masked here, and not before its bytes are turned round */
+	return LB_MASKED(wanted, 0, LB_WANTED_RECORDS, index);
 }
 
 LB_INLINE struct lb_learned *lb_env_learned(const struct lb_env *env, lb_u32 index)
 {
-	return LB_ENTRY(learned, LB_LEARNED_RECORDS, index);
+	LB_OPAQUE(index); /* which comes from an address: masked here, and not before its bytes are turned round */
+	return LB_MASKED(learned, 0, LB_LEARNED_RECORDS, index);
 }
 
 LB_INLINE struct lb_event_head *lb_env_event_head(const struct lb_env *env)
 {
-	return LB_ENTRY(event_heads, LB_SIZE(CPUS), env->cpu);
+	return LB_RECORDS(event_heads) + LB_CPU(env);
 }
 
 LB_INLINE struct lb_event *lb_env_event(const struct lb_env *env, lb_u32 event)
 {
-	return LB_OF_CPU(events, LB_EVENTS, event);
+	return LB_MASKED(events, LB_CPU(env), LB_EVENTS, event);
 }
 
 #endif

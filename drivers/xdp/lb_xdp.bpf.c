@@ -10,7 +10,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Reading jiffies is free, a clock costs 13 to 29 ns. */
 LB_INLINE lb_u16 lb_now(void)
 {
-	return (lb_u16)((bpf_jiffies64() * LB_SIZE(JIFFY)) >> 32);
+	return (lb_u16)(LB_TIMES(bpf_jiffies64(), LB_SIZE_JIFFY) >> 32);
 }
 
 /*

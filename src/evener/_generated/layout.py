@@ -79,6 +79,7 @@ REASON_ROW: Final = 64
 ROUTES: Final = 32
 SLOTS: Final = 65537
 SLOT_LINES: Final = 2049
+SNATS: Final = 256
 SNAT_MAX: Final = 16
 STATE_CLOSED: Final = 3
 STATE_ESTABLISHED: Final = 1

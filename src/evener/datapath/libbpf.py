@@ -24,7 +24,8 @@ __all__ = ["failure", "ffi", "lib", "libc", "options", "text", "rewriting"]
 # linux/bpf.h
 _PROG_XDP, _ATTACH_XDP = 6, 37
 _LOAD_64, _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 0x18, 1, 2
-_MOVES = frozenset({0xB4, 0xB7})  # of a number to a register, 32 and 64 bits
+_WITH_REGISTER = 0x08  # set in arithmetic and jumps that take a register, not a number
+_CALLS = frozenset({0x85, 0x95})  # call and exit
 
 _WORDS_KEPT = 40  # lines; the cause is near the end of a verifier log, and libbpf repeats itself
 
@@ -87,7 +88,7 @@ _rewrite = _Rewrite()
 def rewriting(maps: Collection[int], immediates: Mapping[int, int]) -> Iterator[None]:
     """XDP programs that are loaded in this block get the address of the value in the place of the
     address of these maps (descriptors; arrays of one entry, which is when the kernel allows it), and
-    registers that they set to a key of `immediates` are set to its value."""
+    where they compute or compare with a number that is a key of `immediates`, its value."""
     _rewrite.maps, _rewrite.immediates = maps, immediates
     try:
         yield
@@ -106,9 +107,14 @@ def _prepare(program: Any, _options: Any, _cookie: int) -> int:
             if number in _rewrite.maps:
                 word.registers = word.registers & 0xF | _PSEUDO_MAP_VALUE << 4
                 words[i + 1].immediate = 0  # offset in the value
-        elif word.code in _MOVES and number in _rewrite.immediates:
+        elif number in _rewrite.immediates and _takes_number(word.code):
             word.immediate = _rewrite.immediates[number]
     return 0
+
+
+def _takes_number(code: int) -> bool:
+    """Whether it is an arithmetic instruction or a jump (classes 4 to 7) whose operand is a number."""
+    return bool(code & 4) and not code & _WITH_REGISTER and code not in _CALLS
 
 
 _handler = ffi.new("struct libbpf_prog_handler_opts *")

@@ -439,7 +439,7 @@ class Object:
         return self
 
     def set_immediate(self, placeholder: int, value: int) -> None:
-        """Before load: instructions that set a register to `placeholder` shall set it to `value`."""
+        """Before load: where the program computes or compares with `placeholder`, it shall with `value`."""
         self._immediates[placeholder] = value
 
     def _value_descriptors(self) -> set[int]:

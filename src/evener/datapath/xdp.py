@@ -180,7 +180,6 @@ def load(sizes: Sizes, pinned: dict[str, bpf.Map] | None = None) -> bpf.Object:
         sizes.index_groups,
         sizes.services,
         sizes.backends,
-        sizes.snats,
         sizes.neighbours,
         sizes.tables * layout.SLOT_LINES,
         sizes.flow_groups,

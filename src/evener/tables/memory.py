@@ -60,7 +60,7 @@ class Sizes:
         flows = config.datapath.flows
         services = max(64, _power_of_two(2 * len(config.services) + 1))
         records = max(256, _power_of_two(2 * len(backends) + 1))
-        snats, neighbours = 256, 2048
+        snats, neighbours = layout.SNATS, 2048
         endpoints = services + records + snats + neighbours
         return cls(
             cpus=cpus,
