@@ -7,6 +7,7 @@ Formats: ELF-64 (System V ABI), instructions of RFC 9669, .BTF.ext of the kernel
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,7 @@ class Function:
 
 
 class Elf:
-    """`functions` by name; `lines`: how many source lines .BTF.ext tells the places of."""
+    """`functions` by name; `lines`: of each source file, how many places of it .BTF.ext tells."""
 
     def __init__(self, path: Path) -> None:
         self._data = path.read_bytes()
@@ -152,17 +153,20 @@ class Elf:
                     caller.calls.add(_text(strings, name))
         return found
 
-    def _count_lines(self) -> int:
+    def _count_lines(self) -> Counter[str]:
+        types = self._content(self._names.index(".BTF"))
+        strings = types[sum(struct.unpack_from("<I8xI", types, 4)) :]
         data = self._content(self._names.index(".BTF.ext"))
         (header,) = struct.unpack_from("<I", data, 4)
         begin, length = struct.unpack_from("<2I", data, 16)
-        at, end, total = header + begin + 4, header + begin + length, 0
+        at, end, found = header + begin + 4, header + begin + length, Counter[str]()
         (record,) = struct.unpack_from("<I", data, header + begin)
         while at < end:
             (count,) = struct.unpack_from("<I", data, at + 4)
-            total += count
+            for place in range(at + 8, at + 8 + count * record, record):
+                found[_text(strings, *struct.unpack_from("<4xI", data, place))] += 1
             at += 8 + count * record
-        return total
+        return found
 
 
 def _text(strings: bytes, at: int) -> str:
