@@ -38,6 +38,7 @@ done
 [[ ${#tests[@]} == 0 ]] || what=(tests "${tests[@]}")
 
 [[ $(dpkg --print-architecture 2>/dev/null) == amd64 ]] || fail "this needs Debian or one of its kin on amd64"
+[[ $PWD/ != @(/tmp|/run|/var/tmp)/* ]] || fail "the guest has its own /tmp, /run and /var/tmp: move the project elsewhere"
 tools/setup.sh --test --vm
 .venv/bin/python -m evener._build
 
@@ -77,7 +78,7 @@ fi
 [[ -d $VM/$package ]] || unpack_kernel "$package" || { refresh_lists; unpack_kernel "$package"; } \
   || fail "apt could not download $package; its own message is above"
 
-stamp=$(sha256sum <tools/vm_constraints.txt)
+stamp=$({ cat tools/vm_constraints.txt && pwd; } | sha256sum) # its scripts hold absolute paths
 if [[ $(cat "$VM/venv/.stamp" 2>/dev/null) != "$stamp" ]]; then
   say "installing virtme-ng"
   rm -rf "$VM/venv"
