@@ -78,28 +78,29 @@ LB_INLINE struct lb_flow *lb_flow_line(const struct lb_env *env, const struct lb
 LB_INLINE lb_u64 lb_flow_search(const struct lb_env *env, const struct lb_settings *settings, lb_u64 place,
 				lb_u64 client, lb_u32 first, lb_u32 *record)
 {
-	LB_ROLLED
-	for (lb_u32 i = first; i < 2 * LB_FLOW_LINES; i++) {
-		lb_u32 index;
-		struct lb_flow *line = lb_flow_line(env, settings, place, i, &index);
+	lb_u32 i = first, index;
+	struct lb_flow *line;
 
-		if (!line)
-			break;
-		for (lb_u32 way = 0; way < LB_LINE_WAYS; way++) {
-			lb_u64 seen = LB_READ(line[way].client), binding;
+next:
+	line = lb_flow_line(env, settings, place, i, &index);
+	if (!line)
+		return 0;
+	for (lb_u32 way = 0; way < LB_LINE_WAYS; way++) {
+		lb_u64 seen = LB_READ(line[way].client), binding;
 
-			if (seen != client) {
-				if (!seen && !LB_READ(line[way].binding))
-					return 0;
-				continue;
-			}
-			binding = LB_READ(line[way].binding);
-			if (!lb_binding_usable(binding) || LB_READ(line[way].client) != client)
-				continue;
-			*record = index + way;
-			return binding;
+		if (seen != client) {
+			if (!seen && !LB_READ(line[way].binding))
+				return 0;
+			continue;
 		}
+		binding = LB_READ(line[way].binding);
+		if (!lb_binding_usable(binding) || LB_READ(line[way].client) != client)
+			continue;
+		*record = index + way;
+		return binding;
 	}
+	i++;
+	LB_AGAIN_BELOW(i, 2 * LB_FLOW_LINES, next);
 	return 0;
 }
 
@@ -110,19 +111,20 @@ LB_INLINE lb_u32 lb_flow_find(const struct lb_env *env, const struct lb_settings
 	return track->binding != 0;
 }
 
-/* As lb_flow_settled, of the one flow in twenty that does not lie in its first line: 1, and its binding. */
-LB_STEP lb_u32 lb_flow_settled_far(const struct lb_env *env, lb_u64 place, lb_u64 client, lb_u32 now, lb_u64 *binding)
+/* As lb_flow_settled, of the one flow in twenty that does not lie in its first line. */
+LB_STEP lb_u64 lb_flow_settled_far(const struct lb_env *env, lb_u64 place, lb_u64 client, lb_u32 now)
 {
 	struct lb_settings *settings;
+	lb_u64 binding;
 	lb_u32 record;
 
-	if (!env || !binding)
+	if (!env)
 		return 0;
 	settings = lb_env_settings(env);
 	if (!settings)
 		return 0;
-	*binding = lb_flow_search(env, settings, place, client, 1, &record);
-	return *binding && lb_binding_settled(settings, *binding, (lb_u16)now);
+	binding = lb_flow_search(env, settings, place, client, 1, &record);
+	return binding && lb_binding_settled(settings, binding, (lb_u16)now) ? binding : 0;
 }
 
 /*

@@ -68,7 +68,9 @@ LB_INLINE int lb_quick_forward(const struct lb_env *env, const struct lb_setting
 		return 0;
 	client = lb_client_word(lb_addr_v4(&view->src), view->sport, quick->service);
 	binding = lb_flow_settled(env, settings, quick->hash, client, now);
-	if (!binding && !lb_flow_settled_far(env, quick->hash, client, now, &binding))
+	if (LB_UNLIKELY(!binding))
+		binding = lb_flow_settled_far(env, quick->hash, client, now);
+	if (!binding)
 		return 0;
 	backend = lb_env_backend(env, quick->copy, lb_binding_backend(binding));
 	if (!backend || backend->state != LB_BACKEND_USABLE)

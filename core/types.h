@@ -35,6 +35,21 @@ typedef lb_u32 lb_be32;
 #endif
 
 /*
+ * The end of a loop: again, as long as value is below limit. Linux 6.1 takes a loop that closes by falling through for
+ * an endless one; the compiler cannot lay one out so whose last instruction is this.
+ */
+#ifdef __bpf__
+#define LB_AGAIN_BELOW(value, limit, again)                                                                            \
+	__asm__ goto("if %0 < %1 goto %l2" : : "r"((lb_u64)(value)), "i"(limit) : : again)
+#else
+#define LB_AGAIN_BELOW(value, limit, again)                                                                            \
+	do                                                                                                             \
+		if ((value) < (limit))                                                                                 \
+			goto again;                                                                                    \
+	while (0)
+#endif
+
+/*
  * Makes a local struct stay in memory. Taken apart into
  * registers, of which BPF has ten, views and plans are spilled and cleared again on every path: half the program.
  */
