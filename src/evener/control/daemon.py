@@ -87,6 +87,12 @@ class Daemon:
             async with self._changing:
                 await self._publish(self.config)
                 await asyncio.to_thread(self._attach, self.config.datapath.interfaces)
+            # A way to the kernel that the datapath itself makes carries nothing until it is attached.
+            await self._resolve_all()
+            await self._settle_neighbours()
+            async with self._changing:
+                if self._watcher.network is not self._published:
+                    await self._publish(self.config)
         except BaseException:
             await self._watcher.stop()
             if not self.adopted:
