@@ -15,8 +15,12 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from evener.lab import namespaces, topology
+from evener.datapath import dpdk
+from evener.errors import MachineError
+from evener.lab import demo, namespaces, topology
+from evener.model import Driver
 from tests.support.bpf import needs_namespaces
+from tests.support.dpdk import needs_dpdk
 from tests.support.pcap import read_pcap
 from tests.support.running import environment, wait_until
 from tests.support.wire import missing
@@ -34,10 +38,14 @@ def evener(*arguments: object, cwd: Path | None = None) -> CompletedProcess[str]
     return run([EVENER, *map(str, arguments)], cwd)
 
 
+DRIVERS = pytest.mark.parametrize("driver", ["xdp", pytest.param("dpdk", marks=needs_dpdk)])
+
+
 @pytest.mark.netns
 @needs_namespaces
-def test_the_demo_passes(tmp_path: Path) -> None:
-    done = evener("demo", cwd=tmp_path)
+@DRIVERS
+def test_the_demo_passes(tmp_path: Path, driver: str) -> None:
+    done = evener("demo", "--driver", driver, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert "FAIL" not in done.stdout
     for words in (
@@ -57,14 +65,15 @@ def test_the_demo_passes(tmp_path: Path) -> None:
 
 @pytest.mark.netns
 @needs_namespaces
-def test_the_report_as_json(tmp_path: Path) -> None:
+@DRIVERS
+def test_the_report_as_json(tmp_path: Path, driver: str) -> None:
     path = tmp_path / "there.pcap"
-    done = evener("demo", "--driver", "xdp", "--json", "--pcap", path, cwd=tmp_path)
+    done = evener("demo", "--driver", driver, "--json", "--pcap", path, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["version"] == 1
     assert report["ok"]
-    assert (report["driver"], report["simulated"]) == ("xdp", False)
+    assert (report["driver"], report["simulated"]) == (driver, False)
     assert {row["backend"] for row in report["connections"]} == {"h2", "h3"}
     assert len({row["client_port"] for row in report["connections"]}) == len(report["connections"])
     assert all(check["ok"] for check in report["checks"])
@@ -89,17 +98,31 @@ def demo_of(process: subprocess.Popen[bytes]) -> tuple[str, str]:
     return "", ""
 
 
+def workers_of(lab: str) -> list[str]:
+    """The command lines of DPDK workers that have something to do with a lab's namespaces."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().decode(errors="replace").replace("\0", " ")
+        except OSError:
+            continue
+        if "--tables=" in words and f"/{lab}-" in words:
+            found.append(words)
+    return found
+
+
 @pytest.mark.netns
 @needs_namespaces
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("moment", ["daemon", "talking"])
+@DRIVERS
 def test_a_demo_that_is_stopped_leaves_nothing(
-    tmp_path: Path, number: signal.Signals, moment: str
+    tmp_path: Path, number: signal.Signals, moment: str, driver: str
 ) -> None:
     """On a terminal of its own, where Ctrl-C reaches every process of the foreground."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        [EVENER, "demo"], stdin=follower, stdout=follower, stderr=follower, cwd=tmp_path,
+        [EVENER, "demo", "--driver", driver], stdin=follower, stdout=follower, stderr=follower, cwd=tmp_path,
         env=environment(), start_new_session=True,
     )  # fmt: skip
     os.close(follower)
@@ -128,6 +151,7 @@ def test_a_demo_that_is_stopped_leaves_nothing(
     lab, folder = found[0]
     assert [name for name in namespaces.names() if name.startswith(f"{lab}-")] == []
     assert not Path(folder).exists()
+    assert workers_of(lab) == []
     assert [p for p in Path("/run/evener").glob("*") if lab.removeprefix("evener-") in p.name] == []
     assert list(tmp_path.iterdir()) == []
 
@@ -149,10 +173,13 @@ def test_the_simulated_demo(tmp_path: Path) -> None:
     assert "packet received on sim0" in done.stdout
 
 
-def test_no_dpdk_yet(tmp_path: Path) -> None:
-    done = evener("demo", "--driver", "dpdk", cwd=tmp_path)
-    assert done.returncode == 4
-    assert "not available in this version" in done.stderr
+def test_without_the_worker_the_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(dpdk, "PROGRAM", tmp_path / "evener-dpdk")
+    with pytest.raises(MachineError, match="libdpdk-dev"):
+        demo.run(Driver.DPDK, tmp_path / "a.pcap", print)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only who has privileges can drop them")
@@ -176,9 +203,10 @@ def name() -> Iterator[str]:
 
 @pytest.mark.netns
 @needs_namespaces
-def test_the_life_of_a_lab(name: str) -> None:
+@DRIVERS
+def test_the_life_of_a_lab(name: str, driver: str) -> None:
     option = f"--name={name}"
-    done = evener("lab", "up", option, "--backends", 3)
+    done = evener("lab", "up", option, "--driver", driver, "--backends", 3)
     assert done.returncode == 0, done.stderr
     assert f"evener lab exec --name {name} h1" in done.stdout
 

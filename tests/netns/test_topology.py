@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from evener import instance
 from evener.errors import EvenerError
 from evener.lab import namespaces, state, topology
 from evener.lab.namespaces import Offload
@@ -178,14 +179,14 @@ def test_down_removes_what_a_balancer_has_pinned(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab = topology.up(name)
-    monkeypatch.setattr(topology, "_BPFFS", tmp_path)
+    monkeypatch.setattr(instance, "PIN_FOLDER", tmp_path)
     pins = tmp_path / f"net-{namespaces.inode(lab.balancer.namespace)}"
     (pins / "maps").mkdir(parents=True)
     topology.down(name)
     assert not pins.exists()
 
 
-@pytest.mark.parametrize("step", ["_quieten", "_attach_pass", "_build_host"])
+@pytest.mark.parametrize("step", ["quieten", "_attach_pass", "_build_host"])
 def test_failure_on_the_way_leaves_nothing(
     name: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

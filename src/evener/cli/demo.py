@@ -40,12 +40,13 @@ def command(driver: str | None, as_json: bool, pcap: Path | None) -> None:
     Example: evener demo --pcap /tmp/demo.pcap
     """
     from evener.lab import demo, verdict
+    from evener.lab.stop import StoppedError
 
     try:
         report = demo.run(
             Driver(driver) if driver else None, pcap, _quiet if as_json else click.echo
         )
-    except demo.InterruptedDemoError as error:
+    except StoppedError as error:
         click.echo(f"evener: {error}", err=True)
         sys.exit(128 + error.number)
     if as_json:

@@ -33,8 +33,8 @@ def command() -> None:
 @command.command(short_help="Build a lab and start the daemon in it.")
 @_name
 @click.option(
-    "--driver", type=click.Choice([driver.value for driver in Driver]), default=Driver.XDP.value,
-    show_default=True, help="What handles the packets.",
+    "--driver", type=click.Choice([driver.value for driver in Driver if driver is not Driver.SIM]),
+    help="What handles the packets. Default: that of --config, else xdp.",
 )  # fmt: skip
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path),
@@ -42,7 +42,7 @@ def command() -> None:
 )  # fmt: skip
 @click.option("--clients", default=1, show_default=True, help="How many clients: h1, ...")
 @click.option("--backends", default=2, show_default=True, help="How many backends: h2, h3, ...")
-def up(name: str, driver: str, config: Path | None, clients: int, backends: int) -> None:
+def up(name: str, driver: str | None, config: Path | None, clients: int, backends: int) -> None:
     """Build a lab and start the daemon in it, in the background.
 
     \b
@@ -50,7 +50,7 @@ def up(name: str, driver: str, config: Path | None, clients: int, backends: int)
     """
     from evener.lab import play
 
-    lab, file = play.up(name, Driver(driver), config, clients, backends)
+    lab, file = play.up(name, Driver(driver) if driver else None, config, clients, backends)
     _hosts(lab)
     click.echo(f"\nThe daemon runs on lb with {file}. Next:")
     for line in _next(lab):

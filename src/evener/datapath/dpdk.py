@@ -73,12 +73,7 @@ class DpdkDatapath:
         sizes: the least that there is to be room for, as for XDP; cpus is set to the lanes that `eal` names.
         MachineError: the worker was not built, or there is too little memory. DatapathError: `eal` is wrong.
         """
-        if not PROGRAM.is_file():
-            raise MachineError(
-                "evener was built without the driver dpdk",
-                str(PROGRAM),
-                "install Debian's packages libdpdk-dev and pkgconf, then run `make build`",
-            )
+        require()
         lanes = dpdk_eal.lanes(eal)
         completed = dpdk_eal.complete(eal, len(interfaces))
         wanted = replace(sizes, cpus=lanes)
@@ -333,6 +328,16 @@ class DpdkDatapath:
             tap.close()
         self._taps.clear()
         self.attachments = ()
+
+
+def require() -> None:
+    """MachineError: the worker was not built."""
+    if not PROGRAM.is_file():
+        raise MachineError(
+            "evener was built without the driver dpdk",
+            str(PROGRAM),
+            "install Debian's packages libdpdk-dev and pkgconf, then run `make build`",
+        )
 
 
 def _new_file(path: Path, sizes: Sizes, completed: Sequence[str]) -> Share:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from evener.api.client import Client
 from evener.errors import DaemonError, EvenerError
 from evener.instance import Instance
 from evener.lab import namespaces, topology
+from evener.lab.topology import Device
 from evener.model import Driver
 
 if TYPE_CHECKING:
@@ -28,10 +30,11 @@ READY_S = 20.0
 
 
 def configuration(
-    lab: Lab, driver: Driver = Driver.XDP, flows: int = 100_000, extra: str = ""
+    lab: Lab, driver: Driver | None = None, flows: int = 100_000, extra: str = ""
 ) -> str:
     """The configuration of the lab: one service on lb's address, served by all backends.
 
+    :param driver: None for the one that the lab was wired for
     :param extra: TOML that is put at the end
     """
     backends = "".join(
@@ -39,11 +42,7 @@ def configuration(
         for host in lab.backends
     )
     return f"""\
-[datapath]
-driver = "{driver}"
-interfaces = ["{topology.INTERFACE}"]
-flows = {flows}
-
+{datapath(lab, driver, flows)}
 [pool.{POOL}]
 scheduler = "maglev"
 backends = [
@@ -54,6 +53,46 @@ listen = "{lab.balancer.address}:{PORT}/tcp"
 pool = "{POOL}"
 mode = "full-nat"
 {extra}"""
+
+
+def datapath(
+    lab: Lab, driver: Driver | None = None, flows: int = 100_000, lcores: str = "0"
+) -> str:
+    """The part of the configuration that says where packets come in.
+
+    :param lcores: the CPUs of DPDK's lanes, as EAL's -l has them
+    """
+    driver = driver or lab.driver
+    text = f'''\
+[datapath]
+driver = "{driver}"
+interfaces = ["{topology.INTERFACE}"]
+flows = {flows}
+'''
+    if driver is Driver.DPDK:
+        text += f"eal = {json.dumps([*eal(lab, lcores)])}\n"
+    return text
+
+
+def eal(lab: Lab, lcores: str) -> tuple[str, ...]:
+    """The arguments of DPDK, and behind "--" of the worker, for how the lab is wired.
+
+    Idle lanes sleep between looks: hosts and balancer share the CPUs.
+    """
+    place: tuple[str, ...] = ()
+    device = f"--vdev=net_af_xdp0,iface={topology.DPDK_VETH}"
+    if lab.device is Device.NET_TAP:
+        device = f"--vdev=net_tap0,iface={topology.DPDK_TAP}"
+        place = (f"--netns={namespaces.DIRECTORY / lab.switch}",)
+    return ("-l", lcores, device, "--", *place, "--idle-us=50")
+
+
+def require(driver: Driver) -> None:
+    """MachineError when the worker of DPDK is wanted and was not built."""
+    if driver is Driver.DPDK:
+        from evener.datapath import dpdk
+
+        dpdk.require()
 
 
 def instance(lab: Lab) -> Instance:
@@ -88,12 +127,22 @@ def wait_ready(
 
     Raises EvenerError with the daemon's own words when it ended instead.
     """
-    asked = client(lab)
+    wait_answer(client(lab), process, check, lab.name, lambda: words(log))
+
+
+def wait_answer(
+    asked: Client,
+    process: subprocess.Popen[bytes],
+    check: Callable[[], None],
+    name: str,
+    words: Callable[[], str],
+) -> None:
+    """As wait_ready, of a daemon that is not in a lab; `words` gives what it has said so far."""
     end = time.monotonic() + READY_S
     while time.monotonic() < end:
         check()
         if (code := process.poll()) is not None:
-            raise EvenerError(f"the daemon ended with exit code {code}", lab.name, words(log))
+            raise EvenerError(f"the daemon ended with exit code {code}", name, words())
         try:
             status = asked.status()
         except DaemonError:
@@ -101,7 +150,7 @@ def wait_ready(
             continue
         if status["generation"] > 0:
             return
-    raise EvenerError(f"the daemon was not ready after {READY_S:.0f} seconds", lab.name, words(log))
+    raise EvenerError(f"the daemon was not ready after {READY_S:.0f} seconds", name, words())
 
 
 def words(log: Path) -> str:

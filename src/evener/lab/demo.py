@@ -15,7 +15,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import signal
 import tempfile
 import threading
 import time
@@ -29,6 +28,7 @@ from evener.datapath import probe
 from evener.errors import EvenerError, MachineError
 from evener.lab import balancer, frames, netcat, simulated, topology, verdict, witness
 from evener.lab.capture import Capture
+from evener.lab.stop import Stop
 from evener.model import Driver
 
 if TYPE_CHECKING:
@@ -43,41 +43,6 @@ _QUIET_S = 2.0
 """How long the last packets may take to be narrated."""
 _SETTLED_S = 0.06
 """The daemon looks for traced packets every 20 milliseconds: after this there are no more."""
-
-
-class InterruptedDemoError(EvenerError):
-    """The demo was told to stop; `exit_code` is a shell's 128 + number of the signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}, nothing was left behind")
-        self.number = number
-
-
-class Stop:
-    """Whether somebody wants the demo to end."""
-
-    def __init__(self) -> None:
-        self._number = 0
-
-    def check(self) -> None:
-        """Raise InterruptedDemoError if a signal has come."""
-        if self._number:
-            raise InterruptedDemoError(self._number)
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Note signals instead of dying of them; the main thread only."""
-
-        def note(number: int, frame: object) -> None:
-            self._number = self._number or number
-
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, note) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @dataclass(slots=True)
@@ -113,13 +78,12 @@ def run(driver: Driver | None, pcap: Path | None, say: Callable[[str], None]) ->
     :param pcap: where to keep the capture; None for `default_pcap()`
     :param say: gets the narration, a paragraph at a time, perhaps from another thread
 
-    Raises MachineError when the driver cannot run here, InterruptedDemoError after a signal.
+    Raises MachineError when the driver cannot run here, StoppedError after a signal.
     """
-    excuse = "" if driver is Driver.SIM else _excuse()
-    if driver is Driver.DPDK:
-        raise MachineError("the dpdk driver is not available in this version", "", "use xdp or sim")
-    if driver is Driver.XDP and excuse:
-        raise MachineError("the demo with XDP cannot run here", "", excuse)
+    excuse = "" if driver is Driver.SIM else _excuse(driver or Driver.XDP)
+    if driver and excuse:
+        raise MachineError(f"the demo with {driver.upper()} cannot run here", "", excuse)
+    balancer.require(driver or Driver.XDP)
     target = default_pcap() if pcap is None else pcap
     if not (os.access(target, os.W_OK) or os.access(target.parent, os.W_OK)):
         raise EvenerError("the capture cannot be written there", str(target), "give another --pcap")
@@ -130,9 +94,11 @@ def run(driver: Driver | None, pcap: Path | None, say: Callable[[str], None]) ->
         if excuse:
             say(f"The real thing cannot run here ({excuse}), so this is the simulator: the same "
                 "packet core, with invented hosts.\n")  # fmt: skip
-        perform = _simulated if driver is Driver.SIM or excuse else _live
         try:
-            report = perform(stage)
+            if driver is Driver.SIM or excuse:
+                report = _simulated(stage)
+            else:
+                report = _live(stage, driver or Driver.XDP)
         except Exception:
             stop.check()  # a signal may have hit a child first, and the failure is only its echo
             raise
@@ -148,9 +114,11 @@ def default_pcap() -> Path:
     return folder / PCAP_NAME
 
 
-def _excuse() -> str:
+def _excuse(driver: Driver) -> str:
     """Why the real thing cannot run here: the first cause, the others follow; or nothing."""
     host = probe.probe()
+    if driver is Driver.DPDK:  # BPF is nothing to it
+        return next((no.sentence for no in (host.linux, host.namespaces) if not no), "")
     return "" if host.lab else host.problems()[0]
 
 
@@ -187,9 +155,9 @@ def _simulated(stage: Stage) -> Report:
     return _judge(stage, lab, Driver.SIM, exchanges, _evidence(stage, lab), reasons(snapshot))
 
 
-def _live(stage: Stage) -> Report:
+def _live(stage: Stage, driver: Driver) -> Report:
     with ExitStack() as stack:
-        lab = topology.up(f"demo-{secrets.token_hex(2)}")
+        lab = topology.up(f"demo-{secrets.token_hex(2)}", driver=driver)
         stack.callback(topology.down, lab.name)
         stage.stop.check()
         client = _start(stage, lab, stack)
@@ -205,7 +173,7 @@ def _live(stage: Stage) -> Report:
         if summary.drops:
             evidence.unpaired.append(f"the capture lost {summary.drops} frames")
         narration(evidence.pairs)
-        return _judge(stage, lab, Driver.XDP, exchanges, evidence, client.reasons())
+        return _judge(stage, lab, driver, exchanges, evidence, client.reasons())
 
 
 def _begin(stage: Stage, number: int) -> None:

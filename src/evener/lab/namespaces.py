@@ -108,6 +108,14 @@ def enter(name: str) -> None:
         netns.enter(file.fileno(), name)
 
 
+def bind(path: Path) -> None:
+    """Give the calling thread's namespace another name, the file `path`, that outlives the thread.
+
+    Everything here takes such a path in place of a name; `delete` removes it."""
+    path.touch(0o444)
+    _bind_to(path)
+
+
 def in_namespace(name: str, function: Callable[[], T]) -> T:
     """Call `function` in a thread that has entered the namespace; pass on its result or exception.
 
@@ -203,5 +211,9 @@ def _unshare_to(path: Path) -> None:
     """Give the calling thread a network namespace of its own and bind it to a file."""
     if libc.unshare(CLONE_NEWNET) != 0:
         raise os_error("unshare")
+    _bind_to(path)
+
+
+def _bind_to(path: Path) -> None:
     if libc.mount(b"/proc/thread-self/ns/net", os.fsencode(path), b"none", _MS_BIND, None) != 0:
         raise os_error(f"mount of {path}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evener.config import load
-from evener.errors import MachineError
+from evener.errors import EvenerError
 from evener.lab import balancer, state, topology
 from evener.model import Driver
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 def up(
-    name: str, driver: Driver, config: Path | None, clients: int, backends: int
+    name: str, driver: Driver | None, config: Path | None, clients: int, backends: int
 ) -> tuple[Lab, Path]:
     """Build it and wait until the daemon is ready; the lab, and the file the daemon runs with.
 
-    Raises what `topology.up` raises, ConfigError for a bad file, EvenerError with the daemon's
-    words when it does not start; then nothing stays.
+    :param driver: None for that of the file, or XDP
+
+    Raises what `topology.up` raises, ConfigError for a bad file, MachineError without DPDK's worker,
+    EvenerError with the daemon's words when it does not start; then nothing stays.
     """
-    if driver is not Driver.XDP:
-        raise MachineError(f"a lab with the driver {driver} is not available in this version")
-    if config is not None:
-        load(config)  # its mistakes, before anything is built
-    lab = topology.up(name, clients, backends)
+    driver = _driver(driver, config)  # also the file's mistakes, before anything is built
+    balancer.require(driver)
+    lab = topology.up(name, clients, backends, driver)
     try:
         file = config.resolve() if config else state.config_file(name)
         if config is None:
-            file.write_text(balancer.configuration(lab, driver))
+            file.write_text(balancer.configuration(lab))
         log = state.log_file(name)
         process = balancer.start(lab, file, log)
         balancer.wait_ready(lab, process, log)
@@ -40,3 +40,16 @@ def up(
         topology.down(name)
         raise
     return lab, file
+
+
+def _driver(driver: Driver | None, config: Path | None) -> Driver:
+    """For whom lb is to be wired; EvenerError when the file is for another one."""
+    if config is None:
+        return driver or Driver.XDP
+    found = load(config).datapath.driver
+    if driver not in (None, found):
+        raise EvenerError(
+            f"the configuration is for the driver {found}, not {driver}", str(config),
+            "leave --driver out",
+        )  # fmt: skip
+    return found

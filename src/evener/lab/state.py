@@ -2,7 +2,8 @@
 """What is remembered about a lab between commands: /run/evener/lab-NAME.json, readable by its owner
 only.
 
-    {"name": "demo", "ready": true, "hosts": [...], "processes": [{"pid": 4711, "started": 123456}]}
+    {"name": "demo", "ready": true, "driver": "xdp", "device": "net_tap", "hosts": [...],
+     "processes": [{"pid": 4711, "started": 123456}]}
 
 A process is remembered with the time of its start (clock ticks since boot): the kernel uses pids
 again, and a lab must never kill a stranger. Every change is made under a lock on the directory and
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 DIRECTORY = Path("/run/evener")
 
 Content = dict[str, Any]
+Process = dict[str, int]
 
 
 def names() -> list[str]:
@@ -45,14 +47,15 @@ def read(name: str) -> Content | None:
     return content
 
 
-def begin(name: str, hosts: list[dict[str, str]]) -> None:
+def begin(name: str, hosts: list[dict[str, str]], driver: str, device: str) -> None:
     """Remember a lab that is about to be built; EvenerError when there is one of this name."""
     with _locked():
         if _path(name).exists():
             raise EvenerError(
                 f"lab '{name}' is there already", str(_path(name)), f"evener lab down {name}"
             )
-        _write(name, {"name": name, "ready": False, "hosts": hosts, "processes": []})
+        about = {"name": name, "ready": False, "driver": driver, "device": device}
+        _write(name, {**about, "hosts": hosts, "processes": []})
 
 
 def finish(name: str) -> None:
@@ -63,31 +66,41 @@ def finish(name: str) -> None:
 
 def add_process(name: str, pid: int) -> None:
     """Remember a process that has to go with the lab; one that is gone already is left out."""
-    started = _start_time(pid)
-    if started is None:
+    new = identify([pid])
+    if not new:
         return
     with _locked():
         content = _must_read(name)
         alive = [p for p in content["processes"] if _start_time(p["pid"]) == p["started"]]
-        _write(name, {**content, "processes": [*alive, {"pid": pid, "started": started}]})
+        _write(name, {**content, "processes": [*alive, *new]})
 
 
 def kill_processes(name: str, grace_s: float = 2.0) -> None:
     """End the remembered processes of a lab: asked first, after `grace_s` seconds forced."""
     content = read(name)
-    if content is None:
-        return
-    with _handles(content["processes"]) as handles:
-        for signal_number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, grace_s)):
+    if content is not None and (left := end_processes(content["processes"], grace_s)):
+        raise EvenerError(
+            f"{left} processes of lab '{name}' do not end", "", f"evener lab down {name}"
+        )
+
+
+def identify(pids: list[int]) -> list[Process]:
+    """Each process as it is remembered; those that are gone are left out."""
+    found = ((pid, _start_time(pid)) for pid in pids)
+    return [{"pid": pid, "started": started} for pid, started in found if started is not None]
+
+
+def end_processes(processes: list[Process], grace_s: float) -> int:
+    """End processes: asked first, after `grace_s` seconds forced; how many are still there."""
+    with _handles(processes) as handles:
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
             for handle in handles:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(handle, signal_number)
-            handles = _wait(handles, wait_s)
+            handles = _wait(handles, grace_s)
             if not handles:
-                return
-        raise EvenerError(
-            f"{len(handles)} processes of lab '{name}' do not end", "", f"evener lab down {name}"
-        )
+                break
+        return len(handles)
 
 
 def remove(name: str) -> None:
@@ -149,7 +162,7 @@ def _start_time(pid: int) -> int | None:
 
 
 @contextmanager
-def _handles(processes: list[dict[str, int]]) -> Iterator[list[int]]:
+def _handles(processes: list[Process]) -> Iterator[list[int]]:
     """Open pidfds of those processes that are still the ones remembered: a pidfd never turns into
     another process.
     """

@@ -10,6 +10,9 @@
     10.0.0.        1        2        3     10
     role        client  backend  backend  balancer
 
+That is for XDP. For DPDK the balancer is joined to the bridge by a device that the worker of the daemon
+opens, and its eth0 is a TAP that leads to the worker, too: the way to and from the kernel (`Device`).
+
 More clients and backends are h4, h5, ... with addresses of their own ranges, see `plan_hosts`. Labs
 of different names use the same addresses and do not know of each other. Nothing is made outside the
 lab's own namespaces.
@@ -24,7 +27,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,8 +38,9 @@ from typing import TYPE_CHECKING, Any
 
 import evener
 from evener.errors import EvenerError, MachineError
-from evener.lab import namespaces, state
+from evener.lab import leftovers, namespaces, state, tap
 from evener.lab.namespaces import Offload
+from evener.model import Driver
 
 if TYPE_CHECKING:
     import subprocess
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 
 BRIDGE = "br0"
 INTERFACE = "eth0"
+DPDK_TAP = "tapdpdk"
+DPDK_VETH = "wire0"
 SEGMENT = IPv4Network("10.0.0.0/24")
 CONGESTION_CONTROL = "cubic"
 
@@ -52,7 +57,6 @@ MAX_CLIENTS = 50
 MAX_BACKENDS = 106
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_BPFFS = Path("/sys/fs/bpf/evener")
 
 
 class Role(StrEnum):
@@ -61,6 +65,17 @@ class Role(StrEnum):
     CLIENT = "client"
     BACKEND = "backend"
     BALANCER = "balancer"
+
+
+class Device(StrEnum):
+    """What the DPDK driver opens, by the name of DPDK's own driver; XDP has no need of it.
+
+    NET_TAP: the TAP `tapdpdk` at the bridge, in the switch's namespace. NET_AF_XDP: the veth `wire0` of
+    lb, whose other end is the bridge's port `lb`.
+    """
+
+    NET_TAP = "net_tap"
+    NET_AF_XDP = "net_af_xdp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +91,23 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """A lab as it stands. `ready` is False for one of which the building did not finish."""
+    """A lab as it stands. `ready` is False for one of which the building did not finish.
+
+    `driver` is for whom lb was wired, `device` how, if that is DPDK.
+    """
 
     name: str
     hosts: tuple[Host, ...]
     ready: bool = True
+    driver: Driver = Driver.XDP
+    device: Device = Device.NET_TAP
 
     @property
     def switch(self) -> str:
-        """The namespace that holds the bridge `br0`, whose ports are named after the hosts."""
+        """The namespace that holds the bridge `br0`, whose ports are named after the hosts.
+
+        With net_tap the balancer's port is `tapdpdk`.
+        """
         return f"evener-{self.name}-sw"
 
     @property
@@ -148,8 +171,8 @@ def plan_hosts(name: str, clients: int = 1, backends: int = 2) -> tuple[Host, ..
     further = 3  # the number of the last host that has a fixed place
 
     def host(label: str, last: int, role: Role) -> Host:
-        mac = f"de:ad:be:ef:{last // 100:02d}:{last % 100:02d}"
-        return Host(label, IPv4Address(f"10.0.0.{last}"), mac, role, f"evener-{name}-{label}")
+        address = IPv4Address(f"10.0.0.{last}")
+        return Host(label, address, mac_of(address), role, f"evener-{name}-{label}")
 
     hosts = [host("h1", 1, Role.CLIENT)]
     hosts += [host(f"h{further + i}", 100 + i, Role.CLIENT) for i in range(1, clients)]
@@ -160,18 +183,32 @@ def plan_hosts(name: str, clients: int = 1, backends: int = 2) -> tuple[Host, ..
     return tuple(hosts)
 
 
+def mac_of(address: IPv4Address) -> str:
+    """The MAC address of a host, as `plan_hosts` explains."""
+    last = address.packed[-1]
+    return f"de:ad:be:ef:{last // 100:02d}:{last % 100:02d}"
+
+
 def unique_name(prefix: str = "t") -> str:
     """A lab name that nobody else uses, for tests, which may run in several processes."""
     return f"{prefix}{os.getpid():x}-{secrets.token_hex(3)}"
 
 
-def up(name: str, clients: int = 1, backends: int = 2) -> Lab:
+def up(
+    name: str,
+    clients: int = 1,
+    backends: int = 2,
+    driver: Driver = Driver.XDP,
+    device: Device = Device.NET_TAP,
+) -> Lab:
     """Build a lab, whole or not at all.
 
     Raises EvenerError when the name is bad, in use, or left over from a building that was killed;
-    MachineError without root or without the compiled XDP program.
+    MachineError without root, without the compiled XDP program, or for a driver that has no use for it.
     """
     _check_name(name)
+    if driver is Driver.SIM:
+        raise MachineError(f"a lab with the driver {driver} has nobody to handle packets")
     hosts = plan_hosts(name, clients, backends)
     if os.geteuid() != 0:
         raise MachineError("a lab needs network namespaces", name, "run it as root")
@@ -179,8 +216,8 @@ def up(name: str, clients: int = 1, backends: int = 2) -> Lab:
         raise EvenerError(
             f"lab '{name}' is there already", ", ".join(left), f"evener lab down {name}"
         )
-    state.begin(name, [_host_to_json(host) for host in hosts])
-    lab = Lab(name, hosts)
+    state.begin(name, [_host_to_json(host) for host in hosts], str(driver), str(device))
+    lab = Lab(name, hosts, driver=driver, device=device)
     try:
         _build(lab)
         state.finish(name)
@@ -194,14 +231,14 @@ def down(name: str) -> bool:
     """Take a lab down, complete or not; says whether there was one.
 
     Ends its recorded processes (EvenerError if one will not end) and removes its namespaces, what
-    balancers in them have pinned, and its state.
+    balancers in them have left, and its state.
     """
     _check_name(name)
     found = state.read(name) is not None
     state.kill_processes(name)
     for namespace in _namespaces_of(name):
         found = True
-        _forget_instance(namespace)
+        leftovers.forget(namespace)
         namespaces.delete(namespace)
     state.remove(name)
     return found
@@ -219,11 +256,7 @@ def get(name: str) -> Lab:
 def list_labs() -> list[Lab]:
     """All labs of this machine by name, also unfinished ones and bare leftovers."""
     known = {name: state.read(name) for name in state.names()}
-    labs = {
-        name: Lab(name, tuple(map(_host_from_json, content["hosts"])), content["ready"])
-        for name, content in known.items()
-        if content is not None
-    }
+    labs = {name: _lab_from_json(content) for name, content in known.items() if content is not None}
     for namespace in namespaces.names():
         if match := re.fullmatch(r"evener-(.+)-(?:sw|lb|h\d+)", namespace):
             labs.setdefault(match[1], Lab(match[1], (), ready=False))
@@ -235,14 +268,16 @@ def _build(lab: Lab) -> None:
         namespaces.create(namespace)
         # The number that names a balancer's pins and socket may have belonged to a namespace that
         # died uncleanly.
-        _forget_instance(namespace)
-        namespaces.in_namespace(namespace, _quieten)
+        leftovers.forget(namespace)
+        namespaces.in_namespace(namespace, quieten)
     namespaces.in_namespace(lab.switch, partial(_build_switch, lab))
     for host in lab.hosts:
+        if lab.driver is Driver.DPDK and host == lab.balancer:
+            namespaces.in_namespace(host.namespace, partial(_build_exception_path, lab))
         namespaces.in_namespace(host.namespace, partial(_build_host, host))
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Settings of a fresh namespace: no IPv6 chatter, and cubic, so that speeds compare."""
     for which in ("all", "default"):
         if Path(f"/proc/sys/net/ipv6/conf/{which}").exists():
@@ -272,11 +307,16 @@ def _build_switch(lab: Lab) -> None:
         ip.link("set", index=bridge, state="up")
         ports = {}
         for host in lab.hosts:
+            port, peer = _cable(lab, host)
+            if not peer:
+                ports[port] = tap.make(port)
+                continue
             with (namespaces.DIRECTORY / host.namespace).open("rb") as file:
-                peer = {"ifname": INTERFACE, "net_ns_fd": file.fileno(), "address": host.mac}
-                ip.link("add", ifname=host.name, kind="veth", peer=peer)
-            ports[host.name] = socket.if_nametoindex(host.name)
-        _attach_pass(list(ports.values()))
+                there = {"net_ns_fd": file.fileno(), **peer}
+                ip.link("add", ifname=port, kind="veth", peer=there)
+            ports[port] = socket.if_nametoindex(port)
+        if lab.driver is Driver.XDP:
+            _attach_pass(list(ports.values()))
         for port, index in ports.items():
             namespaces.set_offload(port, Offload.TX_CHECKSUM, False)
             # An XDP program switches GRO on, which would glue segments together before they are
@@ -285,8 +325,29 @@ def _build_switch(lab: Lab) -> None:
             ip.link("set", index=index, master=bridge, state="up")
 
 
+def _cable(lab: Lab, host: Host) -> tuple[str, dict[str, str]]:
+    """The name of a host's port, and its other end in the host; empty for a port that is a TAP."""
+    if lab.driver is Driver.XDP or host != lab.balancer:
+        return host.name, {"ifname": INTERFACE, "address": host.mac}
+    if lab.device is Device.NET_TAP:
+        return DPDK_TAP, {}
+    # Its MAC address is any: frames are for that of eth0, and the worker takes all of them.
+    return host.name, {"ifname": DPDK_VETH}
+
+
+def _build_exception_path(lab: Lab) -> None:
+    """In lb's namespace, for DPDK: eth0, whose other end the daemon holds, and the device's end."""
+    from pyroute2 import IPRoute
+
+    with IPRoute(ext_ack=True) as ip:
+        ip.link("set", index=tap.make(INTERFACE), address=lab.balancer.mac)
+        if lab.device is Device.NET_AF_XDP:
+            namespaces.set_offload(DPDK_VETH, Offload.TX_CHECKSUM, False)
+            ip.link("set", index=socket.if_nametoindex(DPDK_VETH), state="up")
+
+
 def _build_host(host: Host) -> None:
-    """In a host's namespace, once the switch has put eth0 there: addresses and routes."""
+    """In a host's namespace, once eth0 is there: addresses and routes."""
     from pyroute2 import IPRoute
 
     # XDP cannot see that a frame still waits for its checksum, so hosts compute them.
@@ -321,14 +382,6 @@ def _attach_pass(ports: list[int]) -> None:
             bpf.attach_netlink(program, index, bpf.XdpFlags.NATIVE)
 
 
-def _forget_instance(namespace: str) -> None:
-    """Remove pins, socket and lock of a balancer that ran in a namespace: they outlive it."""
-    instance = f"net-{namespaces.inode(namespace)}"
-    shutil.rmtree(_BPFFS / instance, ignore_errors=True)
-    for suffix in ("sock", "lock"):
-        (state.DIRECTORY / f"{instance}.{suffix}").unlink(missing_ok=True)
-
-
 def _namespaces_of(name: str) -> list[str]:
     """The namespaces that are there of a lab. (`a` does not own those of `a-b`.)"""
     pattern = re.compile(rf"evener-{re.escape(name)}-(sw|lb|h\d+)")
@@ -340,6 +393,13 @@ def _check_name(name: str) -> None:
         raise EvenerError(
             f"'{name}' cannot name a lab", "", "use up to 32 small letters, digits and dashes"
         )
+
+
+def _lab_from_json(content: state.Content) -> Lab:
+    hosts = tuple(map(_host_from_json, content["hosts"]))
+    driver = Driver(content.get("driver", Driver.XDP))
+    device = Device(content.get("device", Device.NET_TAP))
+    return Lab(content["name"], hosts, content["ready"], driver, device)
 
 
 def _host_to_json(host: Host) -> dict[str, str]:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What outlives a daemon, and its namespace: pins in bpffs, files in /run/evener, DPDK's worker.
+
+All of it is named after the namespace's number, which the kernel gives to another one later.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from evener.errors import EvenerError
+from evener.instance import Instance
+from evener.lab import namespaces, state
+
+
+def forget(namespace: str) -> None:
+    """Remove all of it; EvenerError if a worker will not end."""
+    instance = Instance(f"net-{namespaces.inode(namespace)}")
+    end_workers(instance)
+    shutil.rmtree(instance.pins, ignore_errors=True)
+    unfinished = instance.tables.with_name(f"{instance.tables.name}.new")
+    for path in (instance.socket, instance.lock, instance.tables, unfinished):
+        path.unlink(missing_ok=True)
+
+
+def workers(instance: Instance) -> list[int]:
+    """The pids of DPDK workers that have this instance's tables open, by their command lines.
+
+    A worker goes on without its daemon, so it may be nobody's child.
+    """
+    tables = os.fsencode(f"--tables={instance.tables}")
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
+        if tables in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+def end_workers(instance: Instance, grace_s: float = 2.0) -> None:
+    """End them: asked first, after `grace_s` seconds forced; EvenerError if one stays."""
+    if left := state.end_processes(state.identify(workers(instance)), grace_s):
+        raise EvenerError(f"{left} DPDK workers do not end", instance.name, "kill -9 them")
