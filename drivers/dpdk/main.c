@@ -79,6 +79,7 @@ static void read_arguments(struct worker *worker, int count, char **arguments)
 	char *end;
 	int option;
 
+	arguments[0] = "evener-dpdk"; /* in getopt's words */
 	optind = 1;
 	while ((option = getopt_long(count, arguments, "", known, NULL)) != -1) {
 		switch (option) {
@@ -93,6 +94,8 @@ static void read_arguments(struct worker *worker, int count, char **arguments)
 			break;
 		case 'i':
 			worker->idle_us = number(optarg, "--idle-us", &end);
+			if (*end)
+				worker_fail("--idle-us is no number: %s", optarg);
 			break;
 		default:
 			exit(EXIT_CODE); /* getopt has said why */
@@ -162,6 +165,7 @@ static void run_lanes(struct worker *worker)
 int main(int count, char **arguments)
 {
 	static struct worker worker;
+	const struct sigaction ignore = {.sa_handler = SIG_IGN};
 	const struct sigaction action = {.sa_handler = on_signal};
 	int own = arguments_after_eal(count, arguments);
 
@@ -170,6 +174,8 @@ int main(int count, char **arguments)
 	if (worker.netns)
 		enter(worker.netns);
 	attach_queues(&worker);
+	/* net_tap has a signal sent with each frame. When too many wait, the kernel sends this one, which would end us. */
+	sigaction(SIGIO, &ignore, NULL);
 	if (rte_eal_init(own, arguments) < 0)
 		worker_fail("DPDK refuses its arguments (%s): datapath.eal: the lines above say why",
 			    rte_strerror(rte_errno));

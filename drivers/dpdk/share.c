@@ -52,9 +52,11 @@ static void share_check(const struct worker *worker, lb_u64 length)
 
 	if (memcmp(share->magic, LB_SHARE_MAGIC, sizeof(share->magic)) || share->version != LB_SHARE_VERSION)
 		worker_fail("this is no file of tables, or one of another version: %s: the daemon makes it anew", path);
-	if (share->bytes != length || !share->second_ns)
+	if (share->bytes != length)
 		worker_fail("the tables are %llu bytes long, but say %llu: %s: the daemon makes them anew", length,
 			    share->bytes, path);
+	if (!share->second_ns)
+		worker_fail("a second of the tables has no length: %s: the daemon makes them anew", path);
 	for (int i = 0; i < LB_SHARE_SIZES; i++)
 		if (!share->sizes[i] || share->sizes[i] > 1u << 28)
 			worker_fail("size %d of the tables is %u: %s: the daemon makes them anew", i, share->sizes[i],
@@ -63,12 +65,16 @@ static void share_check(const struct worker *worker, lb_u64 length)
 		worker_fail("the tables are for %u lanes: %s: there can be %d", share->sizes[LB_SHARE_CPUS], path,
 			    LB_SHARE_LANES);
 	table_bytes(share->sizes, bytes);
-	for (int i = 0; i < LB_SHARE_TABLES; i++)
-		if (share->offset[i] % LB_SHARE_PAGE || share->offset[i] < sizeof(*share) ||
-		    share->offset[i] > length || bytes[i] > length - share->offset[i])
-			worker_fail("table %d lies at %llu, %llu bytes long, in a file of %llu: %s: the daemon makes "
-				    "it anew",
-				    i, share->offset[i], bytes[i], length, path);
+	for (int i = 0; i < LB_SHARE_TABLES; i++) {
+		/* They lie in their order: a size or a place that is wrong makes one reach into the next. */
+		const lb_u64 next = i + 1 < LB_SHARE_TABLES ? share->offset[i + 1] : length;
+
+		if (share->offset[i] % LB_SHARE_PAGE || share->offset[i] < sizeof(*share) || next > length ||
+		    share->offset[i] > next || bytes[i] > next - share->offset[i])
+			worker_fail("table %d lies at %llu, %llu bytes long, and the next at %llu, in a file of %llu: "
+				    "%s: the daemon makes it anew",
+				    i, share->offset[i], bytes[i], next, length, path);
+	}
 }
 
 void share_open(struct worker *worker)

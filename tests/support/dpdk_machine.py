@@ -14,12 +14,12 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from evener import netns
 from evener._generated.reasons import Verdict
 from evener.datapath.sim import Outcome
-from evener.tables.memory import Sizes
 from tests.support.dpdk_worker import PATIENCE_S, Worker, namespace, owned, roomy, share
 from tests.support.machine import SIZES, TableMachine
 
@@ -33,27 +33,47 @@ _SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23
 
 
 class DpdkMachine(TableMachine):
-    """See the top of this file. `program`: evener-dpdk, or the one under the address sanitizer."""
+    """See the top of this file. `program`: evener-dpdk, or the one under the address sanitizer. With
+    several lanes, the order of what comes out is nobody's."""
 
-    def __init__(self, sizes: Sizes = SIZES, program: str = "evener-dpdk") -> None:
+    def __init__(self, program: str = "evener-dpdk", lanes: int = 1) -> None:
         with ExitStack() as stack:
+            self._program, self._lanes = program, lanes
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="evener-dpdk-"))
-            self.share = share(Path(folder, "tables"), sizes)
-            self._kernel, other_end = map(roomy, socket.socketpair(type=socket.SOCK_SEQPACKET))
-            stack.enter_context(self._kernel).settimeout(PATIENCE_S)
-            with other_end, owned(namespace()) as place:
-                self.worker = Worker(
-                    self.share.path,
-                    [f"--vdev=net_tap0,iface={_DEVICE}"],
-                    [other_end.fileno()],
-                    place,
-                    program,
-                )
-                stack.enter_context(self.worker)
-                self.worker.until(lambda: self.share.head["ready"][0], "it is not ready")
-                self._wire = stack.enter_context(netns.in_thread(lambda: _open_wire(place)))
+            self.share = share(Path(folder, "tables"), replace(SIZES, cpus=lanes))
+            self._place = stack.enter_context(owned(namespace()))
+            self.kernel, self._other_end = map(roomy, socket.socketpair(type=socket.SOCK_SEQPACKET))
+            stack.enter_context(self._other_end)
+            stack.enter_context(self.kernel).settimeout(PATIENCE_S)
+            self._things = stack
+            self.start()
             super().__init__(self.share.tables)
             self._things = stack.pop_all()
+
+    def start(self) -> None:
+        """A worker over the file as it is; whichever there was has ended."""
+        self.worker = self._things.enter_context(
+            Worker(
+                self.share.path,
+                [f"--vdev=net_tap0,iface={_DEVICE}"],
+                [self._other_end.fileno()],
+                self._place,
+                self._program,
+                self._lanes,
+            )
+        )
+        self.worker.until(lambda: self.share.head["ready"][0], "it is not ready")
+        self.link("mtu", str(_MTU), "txqueuelen", str(_QUEUE))
+        self.wire = self._things.enter_context(netns.in_thread(lambda: _open_wire(self._place)))
+
+    def link(self, *settings: str) -> None:
+        """Change the device, as `ip link set` does."""
+
+        def change() -> None:
+            netns.enter(self._place, "the worker's namespace")
+            subprocess.run(["ip", "link", "set", _DEVICE, *settings], check=True)
+
+        netns.in_thread(change)
 
     def _prepare(self) -> None:
         super()._prepare()
@@ -73,32 +93,33 @@ class DpdkMachine(TableMachine):
     def put(self, frames: Sequence[bytes]) -> None:
         """So many frames onto the wire, one after the other."""
         for frame in frames:
-            assert self._wire.send(frame) == len(frame)
+            assert self.wire.send(frame) == len(frame)
 
     def handled(self, count: int) -> None:
         """Wait until the worker is done with so many packets that were not waited for before."""
         wanted, reasons = self._handled + count, self.tables.reason_counters
         self.worker.until(lambda: reasons.sum() >= wanted, f"a frame of {count} is not counted")
         self._handled = wanted
-        rounds = int(self.share.lanes["rounds"][0])
-        self.worker.until(lambda: self.share.lanes["rounds"][0] != rounds, "its round does not end")
+        rounds, running = self.share.lanes["rounds"].copy(), self.share.lanes["running"] != 0
+        self.worker.until(
+            lambda: (self.share.lanes["rounds"] != rounds)[running].all(), "a round does not end"
+        )
 
     def take(self, sent: int, passed: int) -> tuple[list[bytes], list[bytes]]:
         """What it sent out, and what it gave to the kernel: so many frames and no more."""
-        return _take(self._wire, sent), _take(self._kernel, passed)
+        return _take(self.wire, sent), _take(self.kernel, passed)
 
     def close(self) -> None:
         """End the worker, in order."""
         with self._things:
-            code = self.worker.stop()
-            assert code == 0, f"exit code {code}\n{self.worker.said()}"
+            if self.worker.process.poll() is None:
+                assert self.worker.stop() == 0, self.worker.said()
+            assert self.worker.process.returncode == 0, self.worker.said()
 
 
 def _open_wire(place: int) -> socket.socket:
     """The kernel's side of the device, in its namespace."""
     netns.enter(place, "the worker's namespace")
-    settings = ["mtu", str(_MTU), "txqueuelen", str(_QUEUE)]
-    subprocess.run(["ip", "link", "set", _DEVICE, *settings], check=True)
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
     wire.bind((_DEVICE, _ETH_P_ALL))
     wire.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)

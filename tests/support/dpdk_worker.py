@@ -27,6 +27,7 @@ from evener.tables.memory import Sizes
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20  # far more than anything here takes
+EAL = ("--no-huge", "-m", "128", "--no-pci", "--no-telemetry", "--no-shconf")
 NEVER_NS = 1 << 62
 """A second of the datapath that outlasts the machine's uptime: the clock stands at 0."""
 
@@ -88,12 +89,12 @@ class Worker:
         kernel: Sequence[int],
         namespace: int | None = None,
         program: str = "evener-dpdk",
-        more: Sequence[str] = ("--idle-us=50",),
+        lanes: int = 1,
     ) -> None:
         command = [
             "setpriv", "--pdeathsig", "TERM", str(build(program)),
-            "-l", "0", "--no-huge", "-m", "128", "--no-pci", "--no-telemetry", "--no-shconf", *eal,
-            "--", f"--tables={tables}", *more,
+            "--lcores=" + ",".join(f"{lane}@0" for lane in range(lanes)), *EAL, *eal,
+            "--", f"--tables={tables}", "--idle-us=50",
         ]  # fmt: skip
         command += [f"--kernel={number}:{fd}" for number, fd in enumerate(kernel, 1)]
         if namespace is not None:
