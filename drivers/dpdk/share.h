@@ -55,7 +55,8 @@ struct lb_share {
 	lb_u32 ready;  /* 1: packets are handled */
 	lb_u32 lanes;  /* that the worker runs */
 	lb_u64 offset[LB_SHARE_TABLES];
-	lb_u8 reserved[280];
+	lb_u8 home[16]; /* the network namespace that it belongs to, for the daemon */
+	lb_u8 reserved[264];
 	struct lb_lane lane[LB_SHARE_LANES];
 };
 

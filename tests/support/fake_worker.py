@@ -2,7 +2,7 @@
 """A worker that handles no packets, for tests of who starts and watches it: the lock, the head of the shared
 file, and the manners of drivers/dpdk. It uses none of evener's code, as the worker does.
 
-Behind "--" it takes, besides the worker's own arguments: --fail=TEXT and --code=N (end before it is ready),
+Behind "--" it takes, besides the worker's own arguments: --fail=TEXT, --code=N and --before=LINE (end early),
 --hang (never be ready), --once (end as soon as it is ready), --still (lanes stand still), --stubborn (ignore
 SIGTERM).
 """
@@ -26,6 +26,7 @@ def main() -> int:
         if text.startswith("--kernel="):
             os.fstat(int(text.split(":")[1]))  # it was inherited
     if "--fail" in given or "--code" in given:
+        print(given.get("--before", ""), file=sys.stderr)
         print(f"evener-dpdk: {given.get('--fail', '')}", file=sys.stderr)
         return int(given.get("--code", "7"))
     with Path(given["--tables"]).open("r+b") as file:

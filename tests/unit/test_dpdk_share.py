@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evener import netns
 from evener.datapath import dpdk_share
 from evener.datapath.dpdk_share import FIRST, HEAD, LANE, PAGE, Room, Share
 from evener.errors import MachineError
 from evener.tables.memory import Sizes, layout_digest, shapes, total_bytes
-from tests.support.bpf import ROOT
+from tests.support.bpf import ROOT, needs_namespaces
 
 SIZES = Sizes(
     cpus=2, index_groups=64, services=64, backends=256, snats=256, neighbours=64, tables=4,
@@ -86,6 +87,18 @@ def test_every_table_is_in_pages_of_its_own(path: Path) -> None:
     assert (head["layout"], tuple(head["sizes"])) == (layout_digest(), astuple(SIZES))
 
 
+@needs_namespaces
+def test_its_home_is_a_network_namespace() -> None:
+    def elsewhere() -> bytes:
+        if netns.libc.unshare(netns.CLONE_NEWNET) != 0:
+            raise netns.os_error("unshare")
+        return dpdk_share.home()
+
+    homes = {dpdk_share.home(), netns.in_thread(elsewhere), netns.in_thread(elsewhere)}
+    assert netns.in_thread(dpdk_share.home) in homes
+    assert [len(home) for home in homes] == [16, 16, 16]
+
+
 def test_there_is_none(path: Path) -> None:
     assert Share.find(path) == dpdk_share.Found()
     assert dpdk_share.holder(path) == 0
@@ -100,6 +113,7 @@ LAYOUT, DAMAGED = "its tables have another layout", "it is damaged"
         ("magic", b"eveneR-1", LAYOUT),
         ("version", 2, LAYOUT),
         ("layout", 1, LAYOUT),
+        ("home", 1, "they are of another network namespace, which is gone"),
         ("bytes", 8192, DAMAGED),
         ("second_ns", 0, DAMAGED),
         ("sizes", 0, DAMAGED),

@@ -169,6 +169,14 @@ def test_its_own_words_when_it_cannot_start(bench: Bench) -> None:
     )
 
 
+def test_the_words_of_dpdk_where_the_worker_points_to_them(bench: Bench) -> None:
+    datapath = bench.open("--fail=it refuses: the lines above say why", "--before=EAL: no net_x")
+    with pytest.raises(
+        DatapathError, match=r": EAL: no net_x; it refuses: the lines above say why"
+    ):
+        datapath.attach(["tap0"])
+
+
 def test_the_loader_without_a_library(bench: Bench) -> None:
     datapath = bench.open("--code=127", "--fail=librte_eal.so.23: cannot open shared object file")
     with pytest.raises(MachineError, match=r"librte_eal.*install Debian's package libdpdk-dev"):

@@ -7,10 +7,12 @@ secret seed are in the tables, and a daemon or a worker that starts goes on with
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
 import os
+import socket
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -44,10 +46,11 @@ HEAD: Final = np.dtype(
     [
         ("magic", "S8"), ("version", "<u4"), ("layout", "<u4"), ("bytes", "<u8"), ("second_ns", "<u8"),
         ("sizes", "<u4", 9), ("worker", "<u4"), ("ready", "<u4"), ("lanes", "<u4"), ("offset", "<u8", 19),
-        ("reserved", "u1", 280), ("lane", LANE, LANES),
+        ("home", "u1", 16), ("reserved", "u1", 264), ("lane", LANE, LANES),
     ]
 )  # fmt: skip
 """struct lb_share."""
+_SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h; Linux 5.14
 FIRST: Final = -(-HEAD.itemsize // PAGE) * PAGE
 _COUNTERS: Final = ("service_counters", "backend_counters", "reason_counters")
 
@@ -104,6 +107,7 @@ class Share:
         head["bytes"], head["second_ns"] = length, SECOND_NS
         head["sizes"] = astuple(sizes)
         head["offset"] = list(where.values())
+        head["home"] = list(home())
         head["magic"] = MAGIC
         return share
 
@@ -151,6 +155,8 @@ def _read_head(raw: bytes, length: int) -> tuple[str, Sizes | None]:
     head = np.frombuffer(raw, HEAD)[0]
     if head["magic"] != MAGIC or head["version"] != VERSION or head["layout"] != layout_digest():
         return "its tables have another layout", None
+    if head["home"].tobytes() != home():
+        return "they are of another network namespace, which is gone", None
     sizes = Sizes(*(int(number) for number in head["sizes"]))
     sensible = all(0 < number <= 1 << 28 for number in astuple(sizes)) and sizes.cpus <= LANES
     where, whole = offsets(sizes) if sensible else ({}, 0)
@@ -162,6 +168,21 @@ def _read_head(raw: bytes, length: int) -> tuple[str, Sizes | None]:
     ):
         return "it is damaged", None
     return "", sizes
+
+
+def home() -> bytes:
+    """16 bytes that are this network namespace's and, since the machine was started, no other's: the number
+    that names the file is used again."""
+    cookie = bytes(8)
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asked,
+        contextlib.suppress(
+            OSError
+        ),  # an older kernel: only a new start of the machine is told apart
+    ):
+        cookie = asked.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().replace("-", "")
+    return cookie + bytes.fromhex(boot)[:8]
 
 
 def grown(wanted: Sizes, old: Sizes) -> Sizes:

@@ -129,7 +129,10 @@ class Worker:
         if self._reader is not None:
             self._reader.join(1.0)
         own = [line.removeprefix(_NAME) for line in self._lines if line.startswith(_NAME)]
-        return own[-1] if own else "; ".join(list(self._lines)[-3:])
+        others = [line for line in self._lines if not line.startswith(_NAME)]
+        if own and "lines above" not in own[-1]:
+            return own[-1]
+        return "; ".join([*others[-3:], *own[-1:]])
 
     def failure(self) -> DatapathError | MachineError:
         """Why it ended before it was ready, in its own words."""
