@@ -27,7 +27,7 @@
 
 #include "worker.h"
 
-enum { EXIT_CODE = 7 };
+enum { EXIT_CODE = 7, IDLE_MOST_US = 1000000 };
 
 void worker_fail(const char *format, ...)
 {
@@ -60,7 +60,7 @@ static void add_kernel(struct worker *worker, const char *text)
 	if (worker->ports == WORKER_PORTS)
 		worker_fail("there can be %d ports: --kernel=%s", WORKER_PORTS, text);
 	port->ifindex = number(text, "--kernel, IFINDEX:FD,", &end);
-	if (*end != ':')
+	if (*end != ':' || !port->ifindex)
 		worker_fail("not IFINDEX:FD: --kernel=%s", text);
 	port->kernel = (int)number(end + 1, "--kernel, IFINDEX:FD,", &end);
 	if (*end || fcntl(port->kernel, F_SETFL, O_NONBLOCK) || fcntl(port->kernel, F_SETFD, FD_CLOEXEC))
@@ -96,6 +96,9 @@ static void read_arguments(struct worker *worker, int count, char **arguments)
 			worker->idle_us = number(optarg, "--idle-us", &end);
 			if (*end)
 				worker_fail("--idle-us is no number: %s", optarg);
+			/* Whoever waits for a round, or for the end, waits for so long. */
+			if (worker->idle_us > IDLE_MOST_US)
+				worker_fail("--idle-us is at most %d: %s", IDLE_MOST_US, optarg);
 			break;
 		default:
 			exit(EXIT_CODE); /* getopt has said why */

@@ -97,6 +97,7 @@ def not_held(tables: Share) -> bool:
         (("--", "--tables"), "option '--tables' requires an argument"),
         (("--", "--tables={tables}", "--kernel=1:{fd}", "--fast"), "unrecognized option '--fast'"),
         (("--", "--tables={tables}", "--kernel=1"), "not IFINDEX:FD: --kernel=1"),
+        (("--", "--tables={tables}", "--kernel=0:{fd}"), "not IFINDEX:FD: --kernel=0:"),
         (("--", "--tables={tables}", "--kernel=eth0:{fd}"), "--kernel, IFINDEX:FD, is no number"),
         (("--", "--tables={tables}", "--kernel=1:"), "--kernel, IFINDEX:FD, is no number"),
         (("--", "--tables={tables}", "--kernel=1:-1"), "--kernel, IFINDEX:FD, is no number"),
@@ -107,6 +108,7 @@ def not_held(tables: Share) -> bool:
             ("--", "--tables={tables}", "--kernel=1:{fd}", "--idle-us=soon"),
             "--idle-us is no number",
         ),
+        (("--", "--tables={tables}", "--kernel=1:{fd}", "--idle-us=1000001"), "is at most 1000000"),
         (("--", "--tables={tables}", "--kernel=1:{fd}", "--idle-us=5ms"), "--idle-us is no number"),
         (
             ("--", "--tables={tables}", "--kernel=1:{fd}", "--netns=/run/netns/nowhere"),
