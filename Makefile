@@ -83,7 +83,9 @@ build/c/fuzz_%: core/tests/fuzz_%.c Makefile
 	@mkdir -p $(@D)
 	$(CLANG) $(TEST_CFLAGS) -O2 -fsanitize=fuzzer,address,undefined -MMD -MP -MF $@.d -MT $@ -o $@ $<
 
+# The worker under the sanitizers takes a minute to compile on a busy machine: not in a test's time.
 test-python:
+	@! pkg-config --exists libdpdk || $(VENV)/python -m evener._build evener-dpdk-asan
 	@$(SUDO) $(VENV)/python -m pytest $(PYTEST_ARGS)
 
 bench: build ## the figures, each beside its goal

@@ -97,6 +97,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "evener.clock",
         "evener.tables",
         "evener.datapath",
+        "evener.instance",
         "evener.lab.namespaces",
     ),
 }

@@ -13,6 +13,7 @@ from typing import Final
 
 RUN_FOLDER: Final = Path("/run/evener")
 PIN_FOLDER: Final = Path("/sys/fs/bpf/evener")
+TABLES_FOLDER: Final = RUN_FOLDER / "tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Instance:
     @property
     def tables(self) -> Path:
         """The file that the driver dpdk shares with its worker."""
-        return RUN_FOLDER / f"{self.name}.tables"
+        return TABLES_FOLDER / self.name
 
     @property
     def pins(self) -> Path:

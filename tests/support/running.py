@@ -180,7 +180,7 @@ def leftovers(lab: Lab, instance: str) -> list[str]:
     found += [str(pins)] if pins.exists() else []
     found += [
         str(path)
-        for path in Path("/run/evener").glob("*")
+        for path in Path("/run/evener").rglob("*")
         if instance in path.name or f"lab-{lab.name}." in path.name
     ]
     return found

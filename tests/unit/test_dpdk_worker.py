@@ -85,7 +85,7 @@ class Bench:
     """Datapaths over one path, and the workers that they leave: all are ended with the test."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "x.tables"
+        self.path = folder / "x"
         self.all: list[DpdkDatapath] = []
 
     def open(self, *own: str, sizes: Sizes = SIZES, eal: tuple[str, ...] = EAL) -> DpdkDatapath:
@@ -483,7 +483,7 @@ def test_lanes_that_stand_still_are_told_of(bench: Bench, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def instance(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Instance:
-    monkeypatch.setattr("evener.instance.RUN_FOLDER", bench.path.parent)
+    monkeypatch.setattr("evener.instance.TABLES_FOLDER", bench.path.parent)
     return Instance("x")
 
 

@@ -14,8 +14,9 @@ from typing import Final
 from evener.bench.dut import VIP
 from evener.bench.measure import Spread
 from evener.bench.t5_tables import PROGRAMS, shared_tables
-from evener.datapath import dpdk_eal
+from evener.datapath import dpdk_eal, hugefs
 from evener.errors import DatapathError
+from evener.instance import TABLES_FOLDER
 
 PROGRAM: Final = PROGRAMS / "t5_ring"
 _LOST_MAX: Final = 1e-3
@@ -36,7 +37,8 @@ def run(cpu: int, counts: tuple[int, ...], runs: int, packets: int) -> list[Case
 
     DatapathError: the bench could not run, or packets met another end than being forwarded.
     """
-    with tempfile.TemporaryDirectory(prefix="evener-bench-", dir="/dev/shm") as folder:
+    place = hugefs.ensure(TABLES_FOLDER)  # where the daemon has them
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=place) as folder:
         path = Path(folder, "tables")
         shared_tables(path, counts[-1])
         eal = dpdk_eal.complete(["-l", str(cpu)], ports=1)

@@ -78,10 +78,12 @@ class OpenedDpdk:
     """DPDK: a process of its own, over a file of tables; both may be there already."""
 
     def __init__(self, config: Config, instance: Instance) -> None:
+        from evener.datapath import hugefs
         from evener.datapath.dpdk import DpdkDatapath
         from evener.datapath.probe import probe
 
         probe().require("linux", "privileges")
+        hugefs.ensure(instance.tables.parent)
         wanted = config.datapath
         self._dpdk = DpdkDatapath.open(
             Sizes.for_config(config, cpus=1), instance.tables, wanted.interfaces, wanted.eal
