@@ -23,7 +23,7 @@ import pytest
 
 from evener.lab import namespaces
 from tests.support.bpf import needs_namespaces
-from tests.support.running import VIP, Running, result, running, wait_until
+from tests.support.running import FORMS, VIP, XDP, Running, result, running, wait_until
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
@@ -32,10 +32,14 @@ ONE, BOTH, HTTP, IPERF = 8081, 8080, 8000, 5201
 BLOB = 100_000_000
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=FORMS)
+def system(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Running]:
     services = {BOTH: ("h2", "h3"), ONE: ("h2",), HTTP: ("h2", "h3"), IPERF: ("h3",)}
-    with running(tmp_path_factory.mktemp("clients"), services, clients=CLIENTS) as system:
+    with running(
+        tmp_path_factory.mktemp("clients"), services, CLIENTS, form=request.param
+    ) as system:
         system.serve("h2", "h3", ports=(BOTH, ONE))
         yield system
 
@@ -143,6 +147,7 @@ def test_a_hundred_megabytes_over_http(system: Running, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("system", [XDP], indirect=True)
 def test_iperf_ten_seconds_each_way(system: Running) -> None:
     address = str(system.lab.host("h3").address)
     command = ["iperf3", "-s", "-B", address, "-p", str(IPERF)]

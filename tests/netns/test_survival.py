@@ -20,17 +20,18 @@ from evener.lab import balancer
 from evener.lab.capture import Capture
 from evener.lab.topology import BRIDGE
 from tests.support.bpf import needs_namespaces
-from tests.support.running import VIP, Running, result, running, wait_until
+from tests.support.running import FORMS, VIP, Running, result, running, wait_until
 from tests.support.wire import missing
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
 
 PORT = 8080
+MANY = 3000
 
 
-@pytest.fixture
-def system(tmp_path: Path) -> Iterator[Running]:
-    with running(tmp_path, clients=2) as system:
+@pytest.fixture(params=FORMS)
+def system(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
+    with running(tmp_path, clients=2, form=request.param) as system:
         system.serve("h2", "h3")
         yield system
 
@@ -40,14 +41,15 @@ def total(system: Running, name: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_killed_and_restarted_under_load(system: Running, tmp_path: Path) -> None:
-    held = system.hold("h1", PORT, 100, "--every", "0.1")
-    kept = {row["client"] for row in system.rows("flows")}
-    before = {name: total(system, name) for name in ("forward_packets", "reply_packets")}
-    generation = system.api.status()["generation"]
     path = tmp_path / "a.pcap"
     with Capture(system.lab.switch, BRIDGE, path, buffer_bytes=256 << 20) as capture:
-        short = system.load("h4", "short", VIP, PORT, 4000)  # some seconds of new connections
+        held = system.hold("h1", PORT, 100, "--every", "0.1")
+        kept = {row["client"] for row in system.rows("flows")}
+        before = {name: total(system, name) for name in ("forward_packets", "reply_packets")}
+        generation = system.api.status()["generation"]
+        short = system.load("h4", "short", VIP, PORT, MANY)  # some seconds of new connections
         time.sleep(0.3)
         system.kill()
         with pytest.raises(DaemonError):
@@ -59,7 +61,7 @@ def test_killed_and_restarted_under_load(system: Running, tmp_path: Path) -> Non
             "connections to go on without a daemon",
         )
         system.start()
-        outcome = result(short)
+        outcome = result(short, 150)
         with_new = {row["port"]: row["messages"] for row in held.report()}
         wait_until(
             lambda: all(r["messages"] > with_new[r["port"]] + 3 for r in held.report()),
@@ -71,14 +73,14 @@ def test_killed_and_restarted_under_load(system: Running, tmp_path: Path) -> Non
         summary = capture.stop()
     assert [row for row in ends if row["broken"]] == []
     assert (outcome["errors"], outcome["examples"]) == (0, [])
-    assert outcome["connections"] == 4000
+    assert outcome["connections"] == MANY
     assert summary.drops == 0
     came, lost, unasked = missing(path)
     assert (lost, unasked) == (0, 0)
     print(f"{came} segments, 0 lost; {outcome['connections']} new connections")
     assert kept <= flows
     assert all(after[name] > before[name] for name in before)
-    assert after["forward_packets"] + after["reply_packets"] <= came + sum(before.values())
+    assert after["forward_packets"] + after["reply_packets"] <= came
     assert system.api.status()["generation"] > generation
     assert system.drops() == {}
 

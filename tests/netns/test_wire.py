@@ -23,7 +23,7 @@ from evener.lab.capture import Capture
 from evener.lab.topology import BRIDGE, Host
 from tests.support.bpf import needs_namespaces
 from tests.support.packets import Packet
-from tests.support.running import VIP, Running, running
+from tests.support.running import FORMS, VIP, Running, running
 from tests.support.wire import BALANCER, pairs
 
 pytestmark = [pytest.mark.netns, needs_namespaces]
@@ -31,10 +31,13 @@ pytestmark = [pytest.mark.netns, needs_namespaces]
 CLOSED = 8081  # a service that no backend listens for
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=FORMS)
+def system(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Running]:
     both = ("h2", "h3")
-    with running(tmp_path_factory.mktemp("wire"), {8080: both, CLOSED: both}) as system:
+    services = {8080: both, CLOSED: both}
+    with running(tmp_path_factory.mktemp("wire"), services, form=request.param) as system:
         yield system
 
 

@@ -7,7 +7,8 @@
     load.py hold ADDRESS PORT COUNT        COUNT connections that say something every --every seconds
 
 `short` prints one JSON object. `hold` prints one when all are open and one for each line that it reads
-("stop" ends it). Both verify every byte, and tell retransmitted segments by TCP_INFO.
+("stop" ends it). Both verify every byte, and tell retransmitted segments by TCP_INFO. A connection that
+nothing is heard on for --patience seconds counts as broken.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-TIMEOUT_S = 8.0
+PATIENCE_S = 8.0
 _TOTAL_RETRANS = 100  # offset of tcpi_total_retrans in struct tcp_info (linux/tcp.h)
 
 
@@ -55,10 +56,10 @@ def greeting(connection: socket.socket) -> str:
     return line.decode().strip()
 
 
-def connect(address: str, port: int, source: int = 0) -> socket.socket:
+def connect(address: str, port: int, patience_s: float, source: int = 0) -> socket.socket:
     """A connection, from a given port if it is not 0."""
     connection = socket.socket()
-    connection.settimeout(TIMEOUT_S)
+    connection.settimeout(patience_s)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if source:
@@ -130,7 +131,9 @@ def echo(poll: selectors.BaseSelector, peer: Peer) -> None:
 # ---- short
 
 
-def short(address: str, port: int, count: int, at_once: int, first_port: int) -> None:
+def short(
+    address: str, port: int, count: int, at_once: int, first_port: int, patience_s: float
+) -> None:
     """`at_once` connections are open together; each has a message of its own."""
     begun, slowest, again = time.monotonic(), 0.0, 0
     backends: dict[str, int] = {}
@@ -142,7 +145,7 @@ def short(address: str, port: int, count: int, at_once: int, first_port: int) ->
             message = os.urandom(24) + f"{os.getpid()}/{number}".encode()
             message = bytes([len(message)]) * (1 + number % 300) + message
             try:
-                connection = connect(address, port, first_port and first_port + number)
+                connection = connect(address, port, patience_s, first_port and first_port + number)
                 connection.sendall(message)
                 batch.append((connection, message))
             except OSError as error:
@@ -221,13 +224,19 @@ class Holder:
     """Connections that take turns to speak, so that there is always something on its way."""
 
     def __init__(
-        self, address: str, port: int, count: int, every_s: float, first_port: int
+        self,
+        address: str,
+        port: int,
+        count: int,
+        every_s: float,
+        first_port: int,
+        patience_s: float,
     ) -> None:
-        self.every_s = every_s
+        self.every_s, self.patience_s = every_s, patience_s
         self.poll = selectors.DefaultSelector()
         self.held: list[Held] = []
         for number in range(count):
-            connection = connect(address, port, first_port and first_port + number)
+            connection = connect(address, port, patience_s, first_port and first_port + number)
             held = Held(connection, greeting(connection), connection.getsockname()[1])
             connection.setblocking(False)
             self.held.append(held)
@@ -258,8 +267,8 @@ class Holder:
             return
         if not held.expected:
             held.say(now)
-        elif now - held.said_at > TIMEOUT_S:
-            held.broken = f"no answer for {TIMEOUT_S} s"
+        elif now - held.said_at > self.patience_s:
+            held.broken = f"no answer for {self.patience_s} s"
         self.drop_if_broken(held)
 
     def drop_if_broken(self, held: Held) -> None:
@@ -295,13 +304,28 @@ def main() -> None:
         one.add_argument("--first-port", type=int, default=0)
         one.add_argument("--at-once", type=int, default=8)
         one.add_argument("--every", type=float, default=0.1)
+        one.add_argument("--patience", type=float, default=PATIENCE_S)
     asked = parser.parse_args()
     if asked.command == "serve":
         serve(asked.name, asked.address, asked.ports)
     elif asked.command == "short":
-        short(asked.address, asked.port, asked.count, asked.at_once, asked.first_port)
+        short(
+            asked.address,
+            asked.port,
+            asked.count,
+            asked.at_once,
+            asked.first_port,
+            asked.patience,
+        )
     else:
-        Holder(asked.address, asked.port, asked.count, asked.every, asked.first_port).run()
+        Holder(
+            asked.address,
+            asked.port,
+            asked.count,
+            asked.every,
+            asked.first_port,
+            asked.patience,
+        ).run()
 
 
 if __name__ == "__main__":

@@ -14,9 +14,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from evener.api.client import Client
 from evener.lab import balancer, namespaces, topology
-from evener.lab.topology import Lab
+from evener.lab import leftovers as left_behind
+from evener.lab.topology import Device, Lab
+from evener.model import Driver
+from tests.support.dpdk import needs_dpdk
+
+Form = tuple[Driver, Device]
+XDP: Form = (Driver.XDP, Device.NET_TAP)
+NET_TAP: Form = (Driver.DPDK, Device.NET_TAP)
+NET_AF_XDP: Form = (Driver.DPDK, Device.NET_AF_XDP)
+DPDK_FORMS = [
+    pytest.param(NET_TAP, id="net_tap", marks=needs_dpdk),
+    pytest.param(NET_AF_XDP, id="net_af_xdp", marks=needs_dpdk),
+]
+FORMS = [pytest.param(XDP, id="xdp"), *DPDK_FORMS]
+"""How the balancer may be joined to the segment: for `params` of a fixture that calls `running`."""
 
 LOAD = Path(__file__).with_name("load.py")
 VIP = "10.0.0.10"
@@ -24,11 +40,11 @@ VIP = "10.0.0.10"
 
 def configuration(
     lab: Lab, services: dict[int, Sequence[str]], weights: dict[str, int] | None = None,
-    flows: int = 100_000, timeouts: str = "",
+    flows: int = 100_000, timeouts: str = "", lcores: str = "0",
 ) -> str:  # fmt: skip
     """A service for each port of the VIP, with the backends (names of hosts) that serve it."""
     weights = weights or {}
-    text = f'[datapath]\ndriver = "xdp"\ninterfaces = ["eth0"]\nflows = {flows}\n'
+    text = balancer.datapath(lab, flows=flows, lcores=lcores)
     for port, names in services.items():
         rows = "".join(
             f'  {{ address = "{lab.host(name).address}:{port}", name = "{name}", '
@@ -53,6 +69,11 @@ class Running:
         """Start the daemon and wait until it is ready."""
         self.daemon = balancer.start(self.lab, self.config, self.log)
         balancer.wait_ready(self.lab, self.daemon, self.log)
+
+    @property
+    def workers(self) -> list[int]:
+        """The process numbers of DPDK's workers; not more than one, unless something is wrong."""
+        return left_behind.workers(balancer.instance(self.lab))
 
     def kill(self) -> None:
         """kill -9, as the daemon cannot expect it."""
@@ -151,10 +172,11 @@ def running(
     services: dict[int, Sequence[str]] | None = None,
     clients: int = 1,
     backends: int = 2,
+    form: Form = XDP,
     **options: Any,
 ) -> Iterator[Running]:
     """A lab whose daemon is ready; services as in `configuration`, by default 8080 on all backends."""
-    lab = topology.up(topology.unique_name(), clients, backends)
+    lab = topology.up(topology.unique_name(), clients, backends, *form)
     try:
         system = Running(lab, folder)
         wanted = services or {8080: [host.name for host in lab.backends]}

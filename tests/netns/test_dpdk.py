@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only the DPDK driver has: a worker of its own, and lanes.
+
+h1, h4 (clients) ------+
+h2, h3 (backends) -----+-- br0     capture here
+lb 10.0.0.10 (VIP) ----+           the worker opens tapdpdk at the bridge, or wire0 on lb
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from evener.lab.capture import Capture
+from evener.lab.topology import BRIDGE
+from tests.support.bpf import needs_namespaces
+from tests.support.dpdk import needs_dpdk
+from tests.support.packets import TCP, parse
+from tests.support.pcap import read_pcap
+from tests.support.running import DPDK_FORMS, NET_TAP, VIP, Running, result, running, wait_until
+from tests.support.wire import BALANCER
+
+pytestmark = [pytest.mark.netns, needs_namespaces, needs_dpdk, pytest.mark.timeout(300)]
+
+PORT = 8080
+PATIENT = ("--patience", "90")
+"""A busy machine takes its time to start a worker, and TCP waits twice as long each time."""
+
+
+@pytest.fixture(params=DPDK_FORMS)
+def system(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
+    with running(tmp_path, clients=2, form=request.param) as system:
+        system.serve("h2", "h3")
+        yield system
+
+
+def kill_worker(system: Running) -> int:
+    """kill -9; its number."""
+    (worker,) = system.workers
+    os.kill(worker, signal.SIGKILL)
+    return worker
+
+
+def another_worker(system: Running, dead: int) -> None:
+    """Wait for one that is not the dead one, which may still be seen for a moment."""
+    wait_until(lambda: bool(set(system.workers) - {dead}), "another worker")
+
+
+def longest_silence_ns(path: Path) -> int:
+    """The longest time in a capture in which no segment left the balancer."""
+    packets = [(at, parse(frame)) for at, frame in read_pcap(path)]
+    left = [at for at, p in packets if p.protocol == TCP and p.src == BALANCER]
+    return max(after - before for before, after in pairwise(left))
+
+
+def everybody_spoke(held: list[dict[str, int]], since: dict[int, int], times: int) -> bool:
+    return all(row["messages"] > since[row["port"]] + times for row in held)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_under_load_is_started_again(
+    system: Running, tmp_path: Path
+) -> None:
+    """What was on its way is lost, as on a wire that is pulled; flows are not."""
+    held = system.hold("h1", PORT, 100, "--every", "0.1", *PATIENT)
+    kept = {row["client"] for row in system.rows("flows") if row["state"] == "ESTABLISHED"}
+    assert len(kept) == 100
+    path = tmp_path / "a.pcap"
+    with Capture(system.lab.switch, BRIDGE, path, buffer_bytes=256 << 20):
+        short = system.load("h4", "short", VIP, PORT, 2000, *PATIENT)
+        time.sleep(0.3)  # some of them are under way
+        dead = kill_worker(system)
+        another_worker(system, dead)
+        before = {row["port"]: row["messages"] for row in held.report()}
+        wait_until(lambda: everybody_spoke(held.report(), before, 3), "connections to go on", 90)
+        outcome = result(short, 150)
+    flows = {row["client"] for row in system.rows("flows")}
+    assert kept <= flows
+    ends = held.stop()
+    assert [row for row in ends if row["broken"]] == []
+    assert (outcome["errors"], outcome["examples"]) == (0, [])
+    assert outcome["connections"] == 2000
+    again = sum(row["retransmitted"] for row in ends) + outcome["retransmitted"]
+    print(f"nothing left the balancer for {longest_silence_ns(path) / 1e6:.0f} ms; "
+          f"{again} segments sent again")  # fmt: skip
+
+
+def test_three_workers_die(system: Running) -> None:
+    """Counters go on from where they were, and there is never a second worker."""
+    held = system.hold("h1", PORT, 20, "--every", "0.05", *PATIENT)
+    seen = 0
+    for _ in range(3):
+        dead = kill_worker(system)
+        another_worker(system, dead)
+        assert len(system.workers) == 1
+        before = {row["port"]: row["messages"] for row in held.report()}
+        wait_until(lambda before=before: everybody_spoke(held.report(), before, 2), "speech", 90)
+        now = sum(row["forward_packets"] for row in system.rows("services"))
+        assert now > seen
+        seen = now
+    assert [row for row in held.stop() if row["broken"]] == []
+
+
+def test_daemon_and_worker_die_together(system: Running) -> None:
+    held = system.hold("h1", PORT, 20, "--every", "0.05", *PATIENT)
+    kill_worker(system)
+    system.kill()
+    wait_until(lambda: system.workers == [], "the worker to be gone")
+    system.start()
+    before = {row["port"]: row["messages"] for row in held.report()}
+    wait_until(lambda: everybody_spoke(held.report(), before, 2), "connections to go on", 90)
+    assert [row for row in held.stop() if row["broken"]] == []
+
+
+def test_the_daemon_ends_and_takes_its_worker_with_it(system: Running) -> None:
+    assert system.daemon is not None
+    assert len(system.workers) == 1
+    system.daemon.terminate()
+    assert system.daemon.wait(10) == 0
+    assert system.workers == []
+
+
+def test_the_address_answers_pings_while_the_worker_is_another(system: Running) -> None:
+    system.lab.run("h1", ["ping", "-c1", "-W2", VIP])
+    dead = kill_worker(system)
+    another_worker(system, dead)
+    system.lab.run("h1", ["ip", "neigh", "flush", "all"])
+    wait_until(
+        lambda: system.lab.run("h1", ["ping", "-c1", "-W1", VIP], check=False).returncode == 0,
+        "an answer to ARP and ping",
+    )
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two lanes want two CPUs")
+def test_two_lanes(tmp_path: Path) -> None:
+    """Forward and reply may come in on different lanes; a connection does not notice."""
+    with running(tmp_path, clients=2, form=NET_TAP, lcores="0,1") as system:
+        system.serve("h2", "h3")
+        started = [
+            system.load(host, "short", VIP, PORT, 1000, "--first-port", 20_000)
+            for host in ("h1", "h4")
+        ]
+        outcomes = [result(process) for process in started]
+        examples = [example for outcome in outcomes for example in outcome["examples"]]
+        assert (sum(outcome["errors"] for outcome in outcomes), examples) == (0, [])
+        assert sum(outcome["connections"] for outcome in outcomes) == 2000
+        assert system.drops() == {}
