@@ -16,6 +16,7 @@ from evener.cli.groups import Root
 COMMANDS: Final = {
     "demo": "evener.cli.demo:command",
     "lab": "evener.cli.lab:command",
+    "dpdk": "evener.cli.dpdk:command",
     "run": "evener.cli.run:command",
     "check": "evener.cli.check:command",
     "diff": "evener.cli.diff:command",

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The balancer by itself, beside a bridge that the user has made: what `evener dpdk` starts.
+
+     the user's namespace                    a namespace of its own: evener-dpdk
+     bridge --- TAP (net_tap's iface) ==== worker ==== TAP eth0, 10.0.0.10/24
+                                              |
+                                           daemon
+
+The exception path has a namespace of its own so that the user's kernel and the balancer's address do
+not answer each other's ARP, and so that nothing of the user's routes changes.
+
+What was made is written down in /run/evener/NAME.json, so that the next start can clean up after one
+that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evener.api.client import Client
+from evener.datapath.tap import Tap
+from evener.errors import EvenerError, MachineError
+from evener.instance import RUN_FOLDER, Instance
+from evener.lab import arguments, balancer, leftovers, namespaces, state, tap, topology
+from evener.model import Driver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+NAME = "evener-dpdk"
+ADDRESS = IPv4Interface("10.0.0.10/24")
+_END_S = 10.0
+"""How long the daemon may take to end; DPDK gives its devices back meanwhile."""
+
+
+@dataclass(slots=True)
+class Standalone:
+    """A balancer that runs. namespace: its own; taps: those that were made for it."""
+
+    namespace: str
+    config: Path
+    client: Client
+    process: subprocess.Popen[bytes]
+    taps: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def running(
+    eal: Sequence[str],
+    text: str | None,
+    source: str,
+    addresses: Sequence[IPv4Interface],
+    check: Callable[[], None],
+) -> Iterator[Standalone]:
+    """Make all of it, and take it away at the end.
+
+    :param eal: DPDK's arguments, and behind "--" the worker's, to which this namespace is added
+    :param text: a configuration, of which `eal`, if there is any, replaces `datapath.eal`; errors call
+        it `source`. None for the scenario: 10.0.0.10:8080, served by 10.0.0.2 and 10.0.0.3
+    :param addresses: of the exception path's interfaces, in their order
+    :param check: called while waiting; may raise
+
+    Raises MachineError without the worker or root, ConfigError for a bad text, EvenerError when the
+    daemon does not start; then nothing stays.
+    """
+    balancer.require(Driver.DPDK)
+    if os.geteuid() != 0:
+        raise MachineError("packets are handled by root", NAME, "run it with sudo")
+    with ExitStack() as stack:
+        name, record = _claim(stack)
+        home = RUN_FOLDER / f"{name}.netns"
+        wanted = arguments.configuration(text, eal, home, source)
+        note: dict[str, Any] = {"taps": [], "processes": [], "home": str(home)}
+        stack.callback(_clean, name, record, note)
+        for device in arguments.taps(wanted.eal):
+            if tap.exists(device):
+                Tap.open(device).close()  # says why if it will not do
+                continue
+            note["taps"].append(device)
+            _write(record, note)
+            tap.make(device)
+        # A name for this namespace that outlives this process: a worker may be started again later.
+        namespaces.bind(home)
+        namespaces.create(name)
+        note["inode"] = namespaces.inode(name)
+        _write(record, note)
+        namespaces.in_namespace(name, lambda: _exception_path(wanted.interfaces, addresses))
+        config = RUN_FOLDER / f"{name}.toml"
+        config.write_text(wanted.text)
+        process = namespaces.popen(
+            name, [sys.executable, "-m", "evener.daemon", config], start_new_session=True
+        )
+        note["processes"] = state.identify([process.pid])
+        _write(record, note)
+        stack.callback(_end, process)
+        client = Client(namespaces.in_namespace(name, Instance.here).socket)
+        balancer.wait_answer(client, process, check, name, lambda: "it has said why")
+        yield Standalone(name, config, client, process, note["taps"])
+
+
+def _claim(stack: ExitStack) -> tuple[str, Path]:
+    """A name that nobody uses, locked for as long as the stack is; first, what those have left that were
+    killed is removed."""
+    RUN_FOLDER.mkdir(mode=0o755, exist_ok=True)
+    for record in RUN_FOLDER.glob(f"{NAME}*.json"):
+        with ExitStack() as mine, contextlib.suppress(FileNotFoundError, ValueError):
+            if _lock(record.stem, mine):
+                _clean(record.stem, record, json.loads(record.read_text()))
+    for name in (NAME, f"{NAME}-{os.getpid()}"):
+        if name not in namespaces.names() and _lock(name, stack):
+            return name, RUN_FOLDER / f"{name}.json"
+    raise EvenerError("the names of the namespace are taken", NAME, f"ip netns del {NAME}")
+
+
+def _lock(name: str, stack: ExitStack) -> bool:
+    """Lock a name for as long as the stack is; False if somebody else has it."""
+    file = stack.enter_context((RUN_FOLDER / f"{name}.lock").open("w"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    if not os.fstat(file.fileno()).st_nlink:  # its holder has just removed it
+        return False
+    stack.callback(Path(file.name).unlink)
+    return True
+
+
+def _exception_path(interfaces: Sequence[str], addresses: Sequence[IPv4Interface]) -> None:
+    """In the private namespace: the TAPs that carry addresses."""
+    from pyroute2 import IPRoute
+
+    topology.quieten()
+    with IPRoute(ext_ack=True) as ip:
+        ip.link("set", index=socket.if_nametoindex("lo"), state="up")
+        for number, interface in enumerate(interfaces):
+            index = tap.make(interface)
+            if number < len(addresses):
+                address = addresses[number]
+                ip.link("set", index=index, address=topology.mac_of(address.ip))
+                ip.addr(
+                    "add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen
+                )
+            ip.link("set", index=index, state="up")
+
+
+def _write(record: Path, note: dict[str, Any]) -> None:
+    record.write_text(json.dumps(note))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_S)
+
+
+def _clean(name: str, record: Path, note: dict[str, Any]) -> None:
+    """Remove all that a note tells of; of a namespace only if it is still that one."""
+    from pyroute2 import IPRoute
+
+    state.end_processes(note["processes"], 2.0)
+    if "inode" in note and name in namespaces.names() and namespaces.inode(name) == note["inode"]:
+        leftovers.forget(name)
+        namespaces.delete(name)
+
+    def remove() -> None:
+        with IPRoute() as ip:
+            for device in note["taps"]:
+                if tap.exists(device):
+                    ip.link("del", index=socket.if_nametoindex(device))
+
+    with contextlib.suppress(OSError, EvenerError):
+        namespaces.in_namespace(note["home"], remove)
+    namespaces.delete(note["home"])
+    for path in (RUN_FOLDER / f"{name}.toml", record):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`evener-dpdk` by itself, beside a bridge that was made by hand.
+
+h1 10.0.0.1 (client) ---+
+h2 10.0.0.2 (backend) --+-- br0 --- tapdpdk     all of it in one namespace for the bridge, one a host
+h3 10.0.0.3 (backend) --+
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from evener.instance import Instance
+from evener.lab import leftovers, namespaces, topology
+from tests.support.bpf import needs_namespaces
+from tests.support.dpdk import needs_dpdk
+from tests.support.running import environment, wait_until
+
+pytestmark = [pytest.mark.netns, needs_namespaces, needs_dpdk]
+
+COMMAND = Path(sys.executable).with_name("evener-dpdk")
+EAL = ("-l", "0", "--vdev=net_tap0,iface=tapdpdk")
+VIP = "10.0.0.10"
+
+
+@dataclass
+class Home:
+    """The namespace that the user works in, and the hosts beside it."""
+
+    name: str
+
+    def host(self, number: int) -> str:
+        return f"{self.name}-h{number}"
+
+    def ip(self, words: str, where: str = "") -> str:
+        return namespaces.run(where or self.name, ["ip", *words.split()]).stdout
+
+    def links(self) -> set[str]:
+        return set(re.findall(r"^([\w.-]+)", self.ip("-br link"), re.M))
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """A bridge and three hosts, as a newcomer makes them: no offload is switched off."""
+    home = Home(f"evener-{topology.unique_name('hand')}")
+    made = [home.name, *map(home.host, (1, 2, 3))]
+    try:
+        for name in made:
+            namespaces.create(name)
+        home.ip("link add br0 type bridge")
+        home.ip("link set br0 up")
+        for number in (1, 2, 3):
+            host = home.host(number)
+            home.ip(f"link add h{number} type veth peer name eth0 netns {host}")
+            home.ip(f"link set h{number} master br0 up")
+            home.ip(f"link set eth0 address de:ad:be:ef:00:0{number} up", host)
+            home.ip(f"addr add 10.0.0.{number}/24 dev eth0", host)
+        yield home
+    finally:
+        for name in made:
+            namespaces.delete(name)
+
+
+class Started:
+    """evener-dpdk, running; what it says goes to a file."""
+
+    def __init__(self, home: Home, log: Path, *arguments: str) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.process = namespaces.popen(
+                home.name, [COMMAND, *arguments], stdout=output, stderr=output, env=environment(),
+                start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def ready(self) -> str:
+        """Wait for it; the name of its own namespace."""
+        wait_until(
+            lambda: "evener: ready." in self.said or self.process.poll() is not None, "ready", 30
+        )
+        found = re.search(r"ip netns exec (evener-dpdk\S*) ", self.said)
+        assert found, self.said
+        return found[1]
+
+    def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@contextlib.contextmanager
+def started(home: Home, folder: Path, *arguments: str) -> Iterator[Started]:
+    running = Started(home, folder / "said", *arguments)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.end(signal.SIGTERM)
+
+
+def serve(home: Home, number: int) -> subprocess.Popen[bytes]:
+    """nc that says who it is to everybody who comes."""
+    command = ["nc", "-lk", "8080"]
+    process = namespaces.popen(
+        home.host(number), command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    wait_until(lambda: ":8080" in namespaces.run(home.host(number), ["ss", "-tlnH"]).stdout, "nc")
+    return process
+
+
+def served_by(home: Home, servers: dict[int, subprocess.Popen[bytes]], port: int) -> int:
+    """Which backend got a line from h1."""
+    message = f"hello from port {port}\n"
+    command = ["nc", "-N", "-w5", "-p", str(port), VIP, "8080"]
+    done = namespaces.run(home.host(1), command, stdin=message, timeout=15, check=False)
+    assert done.returncode == 0, done.stderr
+    for number, server in servers.items():
+        assert server.stdout is not None
+        if select.select([server.stdout], [], [], 0.3)[0]:
+            assert server.stdout.readline().decode() == message
+            return number
+    pytest.fail("nobody got the line")
+
+
+def test_as_a_newcomer_would(home: Home, tmp_path: Path) -> None:
+    with started(home, tmp_path, *EAL) as running:
+        own = running.ready()
+        # Held open, so that no other namespace gets its number.
+        kept = (namespaces.DIRECTORY / own).open("rb")
+        home.ip("link set tapdpdk master br0")
+        namespaces.run(home.host(1), ["ping", "-c1", "-W3", VIP])
+        servers = {number: serve(home, number) for number in (2, 3)}
+        try:
+            served = set()
+            for port in range(40_000, 40_032):
+                served.add(served_by(home, servers, port))
+                if len(served) == 2:
+                    break
+            assert served == {2, 3}
+        finally:
+            for server in servers.values():
+                server.kill()
+                server.wait()
+        shown = namespaces.run(own, [COMMAND.with_name("evener"), "show", "flows"]).stdout
+        assert "10.0.0.1:40000" in shown
+        assert running.process.poll() is None, running.said
+        assert running.end() == 0
+    for words in ("packet received on eth0", "client 10.0.0.1:40000", "sent to backend 10.0.0."):
+        assert words in running.said
+    assert "Traceback" not in running.said
+    with kept:
+        number = os.fstat(kept.fileno()).st_ino
+        # Another test may have a namespace of the same name by now.
+        assert own not in namespaces.names() or namespaces.inode(own) != number
+        assert list(Path("/run/evener").glob(f"net-{number}.*")) == []
+    assert home.links() == {"lo", "br0", "h1", "h2", "h3"}
+
+
+def test_a_tap_of_the_users_own_stays_and_is_not_told_of(home: Home, tmp_path: Path) -> None:
+    home.ip("tuntap add tapdpdk mode tap multi_queue")
+    home.ip("link set tapdpdk master br0 up")
+    with started(home, tmp_path, "--quiet", *EAL) as running:
+        running.ready()
+        namespaces.run(home.host(1), ["ping", "-c1", "-W3", VIP])
+        assert running.end(signal.SIGTERM) == 0
+    assert "packet received" not in running.said
+    assert "master br0" in home.ip("link show tapdpdk")
+
+
+def test_an_interface_that_is_no_tap_is_refused(home: Home, tmp_path: Path) -> None:
+    home.ip("tuntap add tapdpdk mode tap")  # one queue
+    with started(home, tmp_path, *EAL) as running:
+        assert running.process.wait(20) == 5
+    assert "no TAP device with several queues" in running.said
+    assert "tapdpdk" in home.links()
+
+
+def test_a_worker_that_is_killed_keeps_its_place_in_the_bridge(home: Home, tmp_path: Path) -> None:
+    with started(home, tmp_path, *EAL) as running:
+        own = running.ready()
+        home.ip("link set tapdpdk master br0")
+        namespaces.run(home.host(1), ["ping", "-c1", "-W3", VIP])
+        subprocess.run(["kill", "-9", str(worker_of(own))], check=True)
+        answered = ["ping", "-c1", "-W1", VIP]
+        wait_until(
+            lambda: namespaces.run(home.host(1), answered, check=False).returncode == 0,
+            "a ping through the next worker", 30,
+        )  # fmt: skip
+        assert "master br0" in home.ip("link show tapdpdk")
+
+
+def worker_of(namespace: str) -> int:
+    (worker,) = leftovers.workers(Instance(f"net-{namespaces.inode(namespace)}"))
+    return worker
+
+
+def test_what_a_killed_one_has_left_is_taken_away_by_the_next(home: Home, tmp_path: Path) -> None:
+    with started(home, tmp_path, *EAL) as running:
+        own = running.ready()
+        note = json.loads(Path(f"/run/evener/{own}.json").read_text())
+        daemon = os.pidfd_open(note["processes"][0]["pid"])
+        worker = os.pidfd_open(worker_of(own))
+        running.process.kill()
+        running.process.wait()
+    (tmp_path / "said").unlink()
+    with started(home, tmp_path, *EAL) as running:
+        running.ready()
+        for left in (daemon, worker):
+            assert select.select([left], [], [], 0)[0], "a process of the killed one still runs"
+            os.close(left)
+        assert running.end() == 0
+    assert home.links() == {"lo", "br0", "h1", "h2", "h3"}
