@@ -20,7 +20,7 @@ TEST_CFLAGS = -std=gnu11 -g -Wall -Wextra -Wno-unused-parameter -Werror -Icore -
 TEST_CHECKS = -O1 -fsanitize=address,undefined
 build/c/test_csum: TEST_CHECKS = -O2
 # Lanes that jump between stacks look like overflows to the address sanitizer.
-build/c/test_interleave: TEST_CHECKS = -O2 -fsanitize=undefined
+build/c/test_interleave build/c/test_killed: TEST_CHECKS = -O2 -fsanitize=undefined
 build/c/test_concurrent build/c/test_lanes: TEST_CHECKS = -O1 -fsanitize=thread -pthread
 
 .DEFAULT_GOAL := help

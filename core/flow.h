@@ -24,7 +24,7 @@
 #include "wire.h"
 
 enum lb_flow_flag {
-	LB_FLOW_CLAIMED = 0x01, /* being created: the record is taken, its port perhaps, nobody may use it yet */
+	LB_FLOW_CLAIMED = 0x01, /* being created or ended: whoever set it owns the record and its port */
 	LB_FLOW_REPLIED = 0x02,
 	LB_FLOW_ESTABLISHED = 0x04,
 	LB_FLOW_FIN_FORWARD = 0x08,

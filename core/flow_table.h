@@ -169,10 +169,7 @@ enum lb_rank {
 	LB_RANK_NEVER, /* somebody relies on it */
 };
 
-enum {
-	LB_OPENING_S = 3,
-	LB_CLAIMED_S = 5, /* whoever claims for longer is no more */
-};
+enum { LB_OPENING_S = 3 };
 
 /* How willingly a record is given to a new flow. Established flows never make room for new ones. */
 LB_INLINE lb_u32 lb_flow_rank(const struct lb_settings *settings, lb_u64 binding, lb_u16 now)
@@ -181,7 +178,7 @@ LB_INLINE lb_u32 lb_flow_rank(const struct lb_settings *settings, lb_u64 binding
 	lb_u32 age = lb_flow_age(binding, now);
 
 	if (flags & LB_FLOW_CLAIMED)
-		return age >= LB_CLAIMED_S ? LB_RANK_DEAD : LB_RANK_NEVER;
+		return LB_RANK_NEVER; /* its owner's, however long that takes: snat.h */
 	if (!lb_binding_backend(binding))
 		return LB_RANK_FREE;
 	if (lb_flow_dead(settings, binding, now))

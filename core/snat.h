@@ -13,6 +13,12 @@
  * A word is set from 0 only, and cleared only by who set the CLAIMED of its record. Were it handed on from a dead
  * holder to the next, a CPU that has just found the holder dead could be late, and rob a flow that claimed the same
  * port with the same record in between: two clients would share it.
+ *
+ * For the same reason nobody takes a CLAIMED record from its owner, however old the claim is: the daemon's sweeper, or
+ * a datapath that is a process, may have been stopped for any time in the middle of the order, and then goes on. One
+ * that was killed there leaves its claim behind. But it leaves nothing else: the record names the word from before the
+ * word is set until after it is cleared, so there is never a word whose record does not name it. What is left behind is
+ * found by lb_claim_doubt and ended by lb_claim_end when the next daemon starts.
  */
 #ifndef LB_SNAT_H
 #define LB_SNAT_H
@@ -25,6 +31,7 @@ enum {
 	LB_PORT_LOW_END = 32768, /* where Linux clients' own ports begin: rewritten ports keep below while they can */
 	LB_PORT_STRETCH = 512,	 /* ports tried in one search */
 	LB_PORT_OWNERS = 16,	 /* of these, how many holders are looked at: they may be dead */
+	LB_FLOW_DOUBTED = LB_FLOW_CLAIMED | LB_FLOW_RESET, /* flags of a claim whose owner may be no more */
 };
 
 LB_INLINE lb_u32 lb_port_table(const struct lb_settings *settings, lb_u32 backend, lb_u32 snat)
@@ -66,12 +73,35 @@ LB_INLINE void lb_port_release(const struct lb_env *env, const struct lb_setting
 /* Ends a flow: its record is freed and its port given back. False if it changed meanwhile. */
 LB_INLINE int lb_flow_end(lb_u64 *record, lb_u64 binding, lb_u32 *word, lb_u32 holder, lb_u16 now)
 {
-	lb_u64 claimed = lb_binding_with(binding, LB_FLOW_CLAIMED, now);
-
-	if (!LB_SWAP(*record, binding, claimed))
+	if (!LB_SWAP(*record, binding, lb_binding_with(binding, LB_FLOW_CLAIMED, now)))
 		return 0;
 	(void)LB_SWAP(*word, holder, 0);
-	return LB_SWAP(*record, claimed, LB_FLOW_FREED);
+	LB_WRITE(*record, LB_FLOW_FREED);
+	return 1;
+}
+
+/*
+ * Marks a claim as one whose owner may be no more. An owner that goes on writes over the mark, as all that it does to
+ * its record is plain stores; so a claim that still is marked when all who were under way have finished is nobody's.
+ * (Its age would not tell, nor would it help to compare the binding: the next owner's may look the same.)
+ */
+LB_INLINE int lb_claim_doubt(lb_u64 *record, lb_u16 now)
+{
+	lb_u64 binding = LB_READ(*record);
+
+	return lb_binding_flags(binding) & LB_FLOW_CLAIMED &&
+	       LB_SWAP(*record, binding, lb_binding_with(binding, LB_FLOW_DOUBTED, now));
+}
+
+/* Ends a claim that is still marked; a process killed in here leaves it as it was. */
+LB_INLINE int lb_claim_end(const struct lb_env *env, const struct lb_settings *settings, lb_u64 *record, lb_u32 index)
+{
+	lb_u64 binding = LB_READ(*record);
+
+	if (lb_binding_flags(binding) != LB_FLOW_DOUBTED)
+		return 0;
+	lb_port_release(env, settings, binding, index);
+	return LB_SWAP(*record, binding, LB_FLOW_FREED);
 }
 
 /* Sends the holder of a port away if it is so long dead that it can be: 1, and the word was cleared. */
@@ -84,7 +114,7 @@ LB_INLINE int lb_port_vacate(const struct lb_env *env, const struct lb_settings 
 	if (!flow)
 		return 0;
 	binding = LB_READ(flow->binding);
-	return lb_binding_backend(binding) && LB_BE16(lb_binding_port(binding)) == port &&
+	return lb_binding_usable(binding) && LB_BE16(lb_binding_port(binding)) == port &&
 	       lb_port_table(settings, lb_binding_backend(binding), lb_binding_snat(binding)) == table &&
 	       lb_flow_dead(settings, binding, now) && lb_flow_end(&flow->binding, binding, word, holder, now);
 }

@@ -225,7 +225,9 @@ static const struct order orders[] = {
 	{"closed, quarantine over", 1, ESTABLISHED | BOTH, 62, LB_RANK_DEAD},
 	{"being created", 0, LB_FLOW_CLAIMED, 4, LB_RANK_NEVER},
 	{"being created, with a port", 1, LB_FLOW_CLAIMED, 4, LB_RANK_NEVER},
-	{"being created by nobody", 1, LB_FLOW_CLAIMED, 5, LB_RANK_DEAD},
+	{"claimed for a minute", 1, LB_FLOW_CLAIMED, 60, LB_RANK_NEVER},
+	{"claimed for as long as can be told", 1, LB_FLOW_CLAIMED, 32767, LB_RANK_NEVER},
+	{"claimed, perhaps by nobody any more", 1, LB_FLOW_DOUBTED, 32767, LB_RANK_NEVER},
 	{"seen by a CPU whose clock is ahead", 1, ESTABLISHED, 65535, LB_RANK_NEVER},
 };
 
@@ -256,7 +258,7 @@ static void test_rank(void)
 			lb_u64 binding = lb_binding_word(1, LB_BE16(5000), 1, (lb_u8)flags, 0);
 			lb_u32 rank = lb_flow_rank(world->settings, binding, (lb_u16)age);
 
-			if (state != LB_STATE_OPENING && state != LB_STATE_CLOSED && !(flags & LB_FLOW_CLAIMED))
+			if (flags & LB_FLOW_CLAIMED || (state != LB_STATE_OPENING && state != LB_STATE_CLOSED))
 				CHECK(rank == LB_RANK_NEVER, "flags %02x, %u s: rank %u", flags, age, rank);
 			CHECK(lb_flow_expired(world->settings, binding, (lb_u16)age) == (age >= timeout), "expiry");
 			CHECK(!lb_flow_dead(world->settings, binding, (lb_u16)age), "dead before the margin is over");

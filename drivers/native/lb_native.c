@@ -103,6 +103,29 @@ LB_API unsigned int lb_native_sweep(struct lb_env *env, unsigned int first, unsi
 	return freed;
 }
 
+/* Marks every claim: how many. Then a grace period, then lb_native_end_claims (snat.h, lb_claim_doubt). */
+LB_API unsigned int lb_native_doubt_claims(struct lb_env *env, unsigned short now)
+{
+	unsigned int marked = 0;
+	struct lb_flow *flow;
+
+	for (lb_u32 i = 0; (flow = lb_flow_at(env, i)); i++)
+		marked += lb_claim_doubt(&flow->binding, now);
+	return marked;
+}
+
+/* Ends the claims that still are marked, as their owners are no more: how many. */
+LB_API unsigned int lb_native_end_claims(struct lb_env *env)
+{
+	const struct lb_settings *settings = lb_env_settings(env);
+	unsigned int ended = 0;
+	struct lb_flow *flow;
+
+	for (lb_u32 i = 0; settings && (flow = lb_flow_at(env, i)); i++)
+		ended += lb_claim_end(env, settings, &flow->binding, i);
+	return ended;
+}
+
 /* The flow's state (enum lb_flow_state) and the seconds it has left, for flags and time as stored. */
 LB_API int lb_native_flow_state(unsigned char flags)
 {
