@@ -8,16 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evener import config as configuration
+from evener._generated import layout
 from evener.datapath import bpf
+from evener.datapath.dpdk import PROGRAM, DpdkDatapath
+from evener.datapath.dpdk_share import Share
+from evener.datapath.dpdk_worker import Worker
 from evener.datapath.native import maglev
 from evener.datapath.xdp import XdpDatapath
+from evener.errors import MachineError
 from evener.model import Config
 from evener.tables.compile import Ids, compile_tables
 from evener.tables.effective import Network, merge
-from evener.tables.memory import Sizes, shapes
+from evener.tables.memory import Sizes, Tables, shapes
 from evener.tables.publish import publish
 from tests.support.bpf import needs_bpf
 
@@ -107,3 +113,67 @@ def test_a_smaller_configuration_leaves_flows_where_they_are(pins: Path) -> None
     assert after == {address: before[address] for address in after}
     with opened(pins, config(280, 100)) as datapath:
         assert put_in_force(datapath, config(280, 100)).items() >= after.items()
+
+
+RECORD, OTHER, PORT = 7, 8, 40000
+
+
+def leave_behind(tables: Tables) -> None:
+    """Two flows, and somebody was killed who had claimed the first and not yet given back its port."""
+    for port, record in ((PORT, RECORD), (PORT + 1, OTHER)):
+        word = port >> 8 | (port & 0xFF) << 8
+        tables.flows["binding"][record] = 1 << 32 | word << 16 | 1
+        tables.ports[(1 + 7) % tables.sizes.port_tables, port] = record + 1
+    tables.flows["binding"][RECORD] |= np.uint64(layout.FLOW_CLAIMED << 40)
+
+
+def check_ended(tables: Tables) -> None:
+    assert tables.flows["binding"][RECORD] == layout.FLOW_RESET << 40  # freed
+    assert tables.flows["binding"][OTHER] & np.uint64(0xFFFF)
+    assert list(tables.ports[tables.ports != 0]) == [OTHER + 1]
+
+
+def test_what_a_killed_daemon_was_about_to_end_is_ended(pins: Path) -> None:
+    with opened(pins, config(0, 3)) as datapath:
+        put_in_force(datapath, config(0, 3))
+        leave_behind(datapath.tables)
+    with opened(pins, config(0, 3)) as datapath:
+        check_ended(datapath.tables)
+
+
+# ---------------------------------------------------------------------------------------- DPDK
+
+needs_worker = pytest.mark.skipif(not PROGRAM.is_file(), reason="built without the driver dpdk")
+EAL = ("--vdev=net_null0",)
+
+
+@needs_worker
+@pytest.mark.parametrize("backends", [3, 300])  # in the file that is there, and in a larger one
+def test_what_a_killed_dpdk_daemon_was_about_to_end_is_ended(tmp_path: Path, backends: int) -> None:
+    path, sizes = tmp_path / "tables", Sizes.for_config(config(0, 3), cpus=1)
+    left = Share.make(path, sizes)
+    left.tables.prepare((1, 2, 3, 4))
+    leave_behind(left.tables)
+    datapath = DpdkDatapath.open(Sizes.for_config(config(0, backends), cpus=1), path, ("x",), EAL)
+    assert (datapath.tables.sizes == sizes) is (backends == 3)
+    check_ended(datapath.tables)
+    datapath.close()
+
+
+@needs_worker
+def test_what_a_killed_worker_was_about_to_end_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before another one is started, when nobody runs over the tables."""
+    sizes = Sizes.for_config(config(0, 3), cpus=1)
+    datapath = DpdkDatapath.open(sizes, tmp_path / "tables", ("x",), EAL)
+
+    def start(*_: object) -> Worker:
+        check_ended(datapath.tables)
+        raise MachineError("no worker in this test", "here", "none is needed")
+
+    leave_behind(datapath.tables)
+    monkeypatch.setattr(Worker, "start", start)
+    with pytest.raises(MachineError, match="no worker in this test"):
+        datapath.attach([])
+    datapath.close()

@@ -374,7 +374,10 @@ def test_one_that_ends_again_and_again_is_tried_less_often(
     datapath = bench.run("--once")
     starts: list[float] = []
     clock = [1000.0]
-    monkeypatch.setattr(dpdk, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    times = SimpleNamespace(
+        monotonic=lambda: clock[0], monotonic_ns=lambda: int(clock[0] * 1_000_000_000)
+    )
+    monkeypatch.setattr(dpdk, "time", times)
     start = datapath._start
 
     def counted() -> None:

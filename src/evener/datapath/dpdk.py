@@ -18,8 +18,10 @@ from typing import Final
 
 from evener.datapath import dpdk_eal
 from evener.datapath.base import Attachment
+from evener.datapath.claims import end_abandoned
 from evener.datapath.dpdk_share import Share, check_room, grown, offsets, room
 from evener.datapath.dpdk_worker import Worker
+from evener.datapath.native import Core
 from evener.datapath.seed import new_seed
 from evener.datapath.tap import Tap
 from evener.errors import DatapathError, EvenerError, MachineError
@@ -106,7 +108,12 @@ class DpdkDatapath:
         if self._worker is not None:
             self._compare_arguments(self._worker)
         self.tables.prepare(new_seed())
+        self._end_abandoned()
         return self
+
+    def _end_abandoned(self) -> None:
+        """The daemon before, or a worker, may have been killed in the middle of something."""
+        end_abandoned(Core(self.tables), self.now(), self.grace)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -199,6 +206,7 @@ class DpdkDatapath:
             self._worker = None
         self._ready = 0.0
         self._share.head["ready"] = 0
+        self._end_abandoned()
         for tap in self._taps.values():
             tap.attach()
         self._worker = Worker.start(self._command(), [t.fileno() for t in self._taps.values()])

@@ -7,6 +7,7 @@ flows with the very functions that the datapath uses.
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +43,9 @@ _POINTERS: Final = {
     "event_heads": "event_heads",
     "events": "events",
 }
+SWEEPING: Final = threading.Lock()
+"""Held by whichever thread of this process ends flows. Whoever ends the claims of killed processes must not
+take this process's own for theirs."""
 
 
 @cache
@@ -167,12 +171,22 @@ class Core:
         services: npt.NDArray[np.uint8] | None = None,
     ) -> int:
         """Free flows that are over in `count` groups from `first`; how many. backends, services: one
-        byte for each id; flows of those that are not 0 are freed too. Safe beside a running datapath."""
+        byte for each id; flows of those that are not 0 are freed too. Safe beside a running datapath, and
+        from any thread."""
         masks = [
             self._ffi.NULL if mask is None else self._pointer("unsigned char *", mask)
             for mask in (backends, services)
         ]
-        return int(self._lib.lb_native_sweep(self._env, first, count, now & 0xFFFF, *masks))
+        with SWEEPING:
+            return int(self._lib.lb_native_sweep(self._env, first, count, now & 0xFFFF, *masks))
+
+    def doubt_claims(self, now: int) -> int:
+        """Mark every claimed record; how many there are. See `claims.end_abandoned`."""
+        return int(self._lib.lb_native_doubt_claims(self._env, now & 0xFFFF))
+
+    def end_claims(self) -> int:
+        """Free the records whose mark is still there, and their ports; how many."""
+        return int(self._lib.lb_native_end_claims(self._env))
 
     def hash(self, word: int) -> int:
         """The keyed 64-bit hash (core/hash.h)."""

@@ -19,7 +19,9 @@ from typing import Final
 from evener._generated import layout
 from evener.datapath import bpf
 from evener.datapath.base import Attachment
+from evener.datapath.claims import end_abandoned
 from evener.datapath.grace import grace
+from evener.datapath.native import Core
 from evener.datapath.seed import Seed, new_seed
 from evener.errors import DatapathError, InterfaceError
 from evener.model import Driver
@@ -76,7 +78,10 @@ class XdpDatapath:
         with load(sizes, adopted.maps) as obj:
             tables = Tables(sizes, {name: obj.map(name).mmap() for name in shapes(sizes)})
             tables.prepare(adopted.seed or new_seed())
-            return cls(obj, tables, pins, adopted)
+            datapath = cls(obj, tables, pins, adopted)
+        if adopted.maps:
+            end_abandoned(Core(tables), datapath.now(), datapath.grace)
+        return datapath
 
     def _pin(self) -> None:
         """Pin the maps that are new. The settings go first and come last: without them nothing is
