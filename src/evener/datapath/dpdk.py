@@ -216,7 +216,7 @@ class DpdkDatapath:
         assert worker is not None
         end = time.monotonic() + READY_S
         while not self._is_ready():
-            if not worker.alive(0.005):
+            if not worker.alive(0.005) and not self._is_ready():
                 self._worker = None
                 failure = worker.failure()
                 worker.release()
