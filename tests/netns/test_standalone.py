@@ -166,7 +166,7 @@ def test_as_a_newcomer_would(home: Home, tmp_path: Path) -> None:
         number = os.fstat(kept.fileno()).st_ino
         # Another test may have a namespace of the same name by now.
         assert own not in namespaces.names() or namespaces.inode(own) != number
-        assert list(Path("/run/evener").glob(f"net-{number}.*")) == []
+        assert list(Path("/run/evener").rglob(f"net-{number}*")) == []
     assert home.links() == {"lo", "br0", "h1", "h2", "h3"}
 
 

@@ -296,6 +296,7 @@ def test_show_reasons(tmp_path: Path) -> None:
 
 STATUS = {
     "version": 1, "evener": "0.1.0", "instance": "net-1", "pid": 7, "driver": "xdp",
+    "worker": None,
     "generation": 3, "uptime_s": 93_784.2, "config": "/etc/evener.toml",
     "interfaces": [{"interface": "eth1", "ifindex": 3, "mode": "native"}],
     "flows": {"capacity": 1_000_000, "now": 12_345}, "memory_bytes": 40 << 20,
@@ -314,6 +315,10 @@ def test_show_status(tmp_path: Path) -> None:
         "memory:        40.0 MiB\n"
         "\n1 warning:\n  eth1: transmit offload\n"
     )
+    for number, text in ((4711, "worker 4711"), (0, "worker none")):
+        with_dpdk = {**STATUS, "driver": "dpdk", "worker": number}
+        result = ask(tmp_path, {"GET /v1/status": (200, with_dpdk)}, "show", "status")
+        assert f"datapath:      dpdk on eth1 (native), {text}\n" in result.output
     result = ask(tmp_path, {"GET /v1/status": (200, STATUS)}, "show", "status", "--json")
     assert json.loads(result.output) == STATUS
 

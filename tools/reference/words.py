@@ -162,6 +162,7 @@ FIELDS = {
             "instance": "the daemon's name: that of its network namespace",
             "pid": "its process",
             "driver": "`xdp`, `dpdk` or `sim`",
+            "worker": "the process that handles packets, with `dpdk`; 0 while there is none, `null` with other drivers",
             "generation": "number of the configuration in force",
             "uptime_s": "seconds since the daemon started",
             "config": "the file that it was started with",

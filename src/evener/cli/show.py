@@ -176,11 +176,12 @@ def status(as_json: bool) -> None:
         return print_json(answer)
     flows_told = answer["flows"]
     attached = [f"{i['interface']} ({i['mode']})" for i in answer["interfaces"]]
+    worker = "" if answer["worker"] is None else f", worker {answer['worker'] or 'none'}"
     lines = {
         "evener": f"{answer['evener']}, process {answer['pid']}, up {_duration(answer['uptime_s'])}",
         "instance": answer["instance"],
         "configuration": f"{answer['config']}, generation {answer['generation']}",
-        "datapath": f"{answer['driver']} on {', '.join(attached) or 'no interface'}",
+        "datapath": f"{answer['driver']} on {', '.join(attached) or 'no interface'}{worker}",
         "flows": f"{flows_told['now']:,} of {flows_told['capacity']:,}",
         "memory": f"{answer['memory_bytes'] / 2**20:,.1f} MiB",
     }

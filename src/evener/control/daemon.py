@@ -59,6 +59,7 @@ class Daemon:
         self.adopted = opened.adopted
         self._attach = opened.attach
         self._tend_datapath = opened.tend
+        self._worker = opened.worker
         self._trouble = ""  # of the datapath, as it is tended
         if opened.warning:
             self._warn(opened.warning)
@@ -341,6 +342,7 @@ class Daemon:
             "instance": self.instance.name,
             "pid": os.getpid(),
             "driver": self.datapath.driver,
+            "worker": self._worker() if self._worker is not None else None,
             "generation": self.datapath.tables.generation,
             "uptime_s": round(time.monotonic() - self.started, 3),
             "config": str(self.path),

@@ -32,11 +32,17 @@ class Opened(Protocol):
         status, or nothing. None: there is nothing to do."""
         ...
 
+    @property
+    def worker(self) -> Callable[[], int] | None:
+        """The number of the process that handles packets, 0 while there is none. None: no process does."""
+        ...
+
 
 class OpenedXdp:
     """XDP: maps and links are pinned, so there may be something to take over."""
 
     tend = None
+    worker = None
 
     def __init__(self, config: Config, instance: Instance) -> None:
         from evener.datapath import bpf
@@ -102,11 +108,16 @@ class OpenedDpdk:
         self._dpdk.tend()
         return self._dpdk.trouble
 
+    def worker(self) -> int:
+        """Its process."""
+        return self._dpdk.worker
+
 
 class OpenedSim:
     """The simulator: nothing reaches it but what is sent through it."""
 
     tend = None
+    worker = None
 
     def __init__(self, config: Config, instance: Instance) -> None:
         from evener.datapath.sim import Simulator

@@ -119,6 +119,12 @@ class DpdkDatapath:
         self.warnings.append(text)
 
     @property
+    def worker(self) -> int:
+        """The number of the worker's process; 0 while there is none."""
+        worker = self._worker
+        return worker.pid if worker is not None else 0
+
+    @property
     def adopted(self) -> bool:
         """Whether it goes on with the flows of an earlier daemon."""
         return self.ids is not None
