@@ -10,6 +10,7 @@ import pytest
 from evener.datapath.probe import probe
 from evener.lab import topology
 from tests.support import lesson
+from tests.support.dpdk import needs_dpdk
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "docs/tutorial").glob("[0-9]*.md"))
@@ -18,7 +19,11 @@ LESSONS = sorted((ROOT / "docs/tutorial").glob("[0-9]*.md"))
 @pytest.mark.netns
 @pytest.mark.slow
 @pytest.mark.skipif(not probe().lab, reason="; ".join(probe().problems()))
-@pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=[needs_dpdk] if "dpdk" in p.stem else []) for p in LESSONS],
+    ids=[page.stem for page in LESSONS],
+)
 def test_lesson(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8"}

@@ -38,7 +38,7 @@ BLOCK = re.compile(r"(?:^<!-- (type|appears|twice) (\w+) -->\n)?^```(\w*)\n(.*?)
 SIGNAL = re.compile(r"^<!-- (end|kill) (\w+) -->$", re.M)
 RUNNING = re.compile(r"(\bnc\b(?!.*-\w*z)|tcpdump|evener trace(?!.*--count)|evener run)")
 CHOSEN = re.compile(r"\bbackend web/(h[23]) at\b")
-PROCESS = re.compile(r"\bprocess (\d+)\b")
+PROCESS = re.compile(r"\b(?:process|worker) (\d+)\b")
 WAIT_S = 10.0
 
 
@@ -221,6 +221,7 @@ class Lesson:
     def _page(self, line: str) -> str:
         """A line of this lab as the page says it."""
         line = line.replace(f"lab-{self.name}.toml", "lab-lab.toml")
+        line = line.replace(f"/evener-{self.name}-", "/evener-lab-")
         return line.replace(f" --name {self.name}", "").replace(f"lab {self.name} ", "lab lab ")
 
     def _console(self, block: Block) -> None:
