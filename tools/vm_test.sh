@@ -9,7 +9,7 @@
 #   tools/vm_test.sh --load               only load the program (for whoever changes the core)
 #   tools/vm_test.sh tests/…              load it and run these tests (pytest's names for them)
 #
-# It takes 3 to 8 minutes (--load: 1 to 2), as nothing but QEMU's software emulation is needed; times that it prints
+# It takes 5 to 12 minutes (--load: 1 to 2), as nothing but QEMU's software emulation is needed; times that it prints
 # say nothing about speed. The exit code is 0 only if all has passed; 124 means that VM_SECONDS (1500) were not enough.
 #
 # Nothing on this machine changes but build/vm (500 MB: kernel and modules unpacked from Debian's package, a virtual
