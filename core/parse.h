@@ -23,6 +23,12 @@ LB_INLINE lb_u8 lb_looks_partial(const struct lb_ipv4 *ip, const struct lb_tcp *
 	return tcp->check == lb_csum_fold(sum);
 }
 
+/* Broadcast or multicast? (Addresses of single hosts are not compared: VRRP's, for one, moves from host to host.) */
+LB_INLINE int lb_to_group(const lb_u8 *data)
+{
+	return data[0] & 1;
+}
+
 /* view->reason is set beforehand to what a return in the middle means. */
 LB_INLINE void lb_parse_tcp(const lb_u8 *data, const lb_u8 *end, lb_u32 l4, lb_u32 segment, struct lb_view *view)
 {
@@ -59,6 +65,8 @@ LB_INLINE void lb_parse_ipv4(const lb_u8 *data, const lb_u8 *end, struct lb_view
 	view->ttl = ip->ttl;
 	if (LB_UNLIKELY(ip->protocol != LB_PROTOCOL_TCP))
 		view->reason = LB_REASON_NOT_TCP;
+	else if (LB_UNLIKELY(lb_to_group(data)))
+		view->reason = LB_REASON_NOT_UNICAST;
 	else if (LB_UNLIKELY(ip->fragment & LB_BE16(LB_IPV4_FRAGMENT)))
 		view->reason = LB_REASON_FRAGMENT;
 	else
@@ -93,8 +101,8 @@ LB_INLINE void lb_parse(const void *data, const void *end, lb_u32 ifindex, struc
 enum { LB_PLAIN_L4 = LB_ETH_BYTES + 20, LB_PLAIN_BYTES = LB_PLAIN_L4 + 20 };
 
 /*
- * Is it a plain segment: TCP over IPv4 without options, whole, alive, and nothing new about its flow? Then the view has
- * addresses, ports, protocol, time to live and lengths, and nothing else. Several fields are compared at once.
+ * Is it a plain segment: TCP over IPv4 without options, to one host, whole, alive, and nothing new about its flow? Then
+ * the view has addresses, ports, protocol, time to live and lengths, and nothing else. Several fields are compared at once.
  */
 LB_INLINE int lb_parse_plain(const lb_u8 *data, const lb_u8 *end, struct lb_view *view)
 {
@@ -111,7 +119,7 @@ LB_INLINE int lb_parse_plain(const lb_u8 *data, const lb_u8 *end, struct lb_view
 	if (LB_UNLIKELY((kind & LB_BE32(0xffffff00)) != LB_BE32(LB_ETHERTYPE_IPV4 << 16 | 0x4500) ||
 			(life & LB_BE32(LB_IPV4_FRAGMENT << 16 | 0xff)) != LB_BE32(LB_PROTOCOL_TCP) ||
 			tcp->flags & LB_TCP_TELLING || ip->ttl <= 1 || header < sizeof(*tcp) ||
-			sizeof(*ip) + header > length || data + LB_ETH_BYTES + length > end))
+			sizeof(*ip) + header > length || data + LB_ETH_BYTES + length > end || lb_to_group(data)))
 		return 0;
 	lb_addr_set_v4(&view->src, LB_GET(32, &ip->src));
 	lb_addr_set_v4(&view->dst, LB_GET(32, &ip->dst));

@@ -4,6 +4,8 @@
  * metric labels and the page in docs/reference all come from it. The verdict belongs to the reason.
  *
  *	X(name, verdict, sentence)
+ *
+ * New ones go to the end: who adopts a datapath's counters knows them by number.
  */
 #ifndef LB_REASONS_H
 #define LB_REASONS_H
@@ -30,7 +32,8 @@
 	X(FLOW_TABLE_FULL, DROP, "new flow refused: both groups of the flow table hold established flows only")        \
 	X(SNAT_EXHAUSTED, DROP, "new flow refused: no free source port towards the backend was found")                 \
 	X(FLOW_BUSY, DROP, "another CPU was creating or ending this flow for too long")                                \
-	X(NEIGHBOUR_UNRESOLVED, DROP, "the next hop's MAC address is not known yet; the kernel is asked for it")
+	X(NEIGHBOUR_UNRESOLVED, DROP, "the next hop's MAC address is not known yet; the kernel is asked for it")       \
+	X(NOT_UNICAST, PASS, "TCP in a frame to a group of hosts (broadcast, multicast); the kernel discards it")
 
 #define LB_REASON_ENUM(name, verdict, sentence) LB_REASON_##name,
 enum lb_reason { LB_REASONS(LB_REASON_ENUM) LB_REASON_COUNT };

@@ -111,6 +111,7 @@ static void check_plan(const struct lb_view *view, const struct lb_plan *plan)
 		return;
 	CHECK(plan->reason != LB_REASON_NONE && view->reason == LB_REASON_NONE && view->ttl > 1, "view's reason %d",
 	      view->reason);
+	CHECK(!(view->eth_dst[0] & 1), "to a group of hosts");
 	CHECK(plan->ttl == view->ttl - 1 && plan->l4 == view->l4 && plan->nexthop.ifindex && !plan->head_delta, "plan");
 	if (plan->direction == LB_DIRECTION_FORWARD) {
 		CHECK(one_of(src, snat_address(1), snat_address(2)), "source %x", src);

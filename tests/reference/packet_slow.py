@@ -51,6 +51,8 @@ def _parse_ipv4(view: View, packet: bytes) -> Reason:
     view.src, view.dst, view.ttl = packet[12:16], packet[16:20], packet[8]
     if packet[9] != 6:
         return Reason.NOT_TCP
+    if view.eth_dst[0] & 1:
+        return Reason.NOT_UNICAST
     if _number(packet[6:8]) & 0x3FFF:
         return Reason.FRAGMENT
     segment = packet[header:length]

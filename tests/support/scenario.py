@@ -13,7 +13,8 @@ called `config NAME` and `network NAME`. The network has one line for each host 
 The script has steps, and after each step what comes of it. A run writes the same script with what
 did come of it; both must be the same text. So a failure is a diff of the script.
 
-    in PACKET       a frame (packet_text.py); `from=MAC` where another one sent it. Of it comes one of
+    in PACKET       a frame (packet_text.py); then `to=MAC` where it is not to the balancer's own, and
+                    `from=MAC` where another one sent it. Of it comes one of
                         out PACKET to HOST REASON       (`CHANGED ...`: what should not have changed)
                         pass REASON
                         drop REASON
@@ -183,8 +184,10 @@ class _Run:
 
     def _in(self, text: str) -> list[str]:
         text, _, sender = text.partition(" from=")
+        text, _, receiver = text.partition(" to=")
         source = text.partition(":")[0].partition(" ")[0]
-        frame = packet_text.frame(text, sender or self._mac_of(source), self._segment.own)
+        sender, receiver = sender or self._mac_of(source), receiver or self._segment.own
+        frame = packet_text.frame(text, sender, receiver)
         outcome = self._machine.send(frame)
         verdict = Verdict(int(outcome.plan["verdict"]))
         reason = Reason(int(outcome.plan["reason"])).name

@@ -34,6 +34,7 @@ REASONS = {
     "FLOW_BUSY": "Single ones are retransmitted; more than that is worth a report.",
     "NEIGHBOUR_UNRESOLVED": "The first packets towards a silent host; if it goes on: does the backend answer ARP, is "
     "there a route?",
+    "NOT_UNICAST": "Nothing, if they are few; many: somebody answers ARP for the VIP with a group's MAC address.",
 }
 
 

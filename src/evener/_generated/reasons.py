@@ -37,6 +37,7 @@ class Reason(IntEnum):
     SNAT_EXHAUSTED = 19
     FLOW_BUSY = 20
     NEIGHBOUR_UNRESOLVED = 21
+    NOT_UNICAST = 22
 
 
 VERDICTS: dict[Reason, Verdict] = {
@@ -62,6 +63,7 @@ VERDICTS: dict[Reason, Verdict] = {
     Reason.SNAT_EXHAUSTED: Verdict.DROP,
     Reason.FLOW_BUSY: Verdict.DROP,
     Reason.NEIGHBOUR_UNRESOLVED: Verdict.DROP,
+    Reason.NOT_UNICAST: Verdict.PASS,
 }
 
 SENTENCES: dict[Reason, str] = {
@@ -87,4 +89,5 @@ SENTENCES: dict[Reason, str] = {
     Reason.SNAT_EXHAUSTED: "new flow refused: no free source port towards the backend was found",
     Reason.FLOW_BUSY: "another CPU was creating or ending this flow for too long",
     Reason.NEIGHBOUR_UNRESOLVED: "the next hop's MAC address is not known yet; the kernel is asked for it",
+    Reason.NOT_UNICAST: "TCP in a frame to a group of hosts (broadcast, multicast); the kernel discards it",
 }
