@@ -134,7 +134,7 @@ MISTAKES = {
         LOOP,
         "loop",
     ),
-    "what comes later": ("[datapath]\ndriver = 'dpdk'\ninterfaces = ['eth0']\n", "dpdk"),
+    "what comes later": (LOOP.replace("tcp", "udp"), "not available"),
     "too few flows": ("[datapath]\ninterfaces = ['eth0']\nflows = 0\n", "flows"),
 }
 
