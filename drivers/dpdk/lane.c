@@ -136,7 +136,7 @@ static uint16_t take_kernel(const struct lane *lane, const struct port *port)
 	struct out out = {.count = 0};
 	uint16_t taken = 0;
 
-	while (taken < KERNEL_BURST) {
+	for (int tries = 0; tries < KERNEL_BURST; tries++) {
 		struct rte_mbuf *frame = rte_pktmbuf_alloc(lane->worker->pool);
 		ssize_t length;
 
@@ -146,6 +146,11 @@ static uint16_t take_kernel(const struct lane *lane, const struct port *port)
 		if (length <= 0) {
 			rte_pktmbuf_free(frame);
 			break;
+		}
+		if (length == rte_pktmbuf_tailroom(frame)) { /* perhaps only its beginning */
+			lane->share->too_long++;
+			rte_pktmbuf_free(frame);
+			continue;
 		}
 		frame->data_len = (uint16_t)length;
 		frame->pkt_len = (lb_u32)length;

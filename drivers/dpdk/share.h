@@ -28,7 +28,8 @@ struct lb_lane {
 	lb_u64 to_kernel;   /* frames given to the kernel */
 	lb_u64 from_kernel; /* frames of the kernel's own */
 	lb_u64 kernel_full; /* frames that the kernel did not take */
-	lb_u64 reserved[2];
+	lb_u64 too_long;    /* frames of the kernel's that fit into no buffer */
+	lb_u64 reserved;
 };
 
 /* How many records the tables have: src/evener/tables/memory.py, Sizes. */

@@ -16,6 +16,11 @@ LB_API void lb_native_ready(struct lb_env *env)
 	lb_env_ready(env);
 }
 
+LB_API void lb_native_fence(void)
+{
+	__sync_synchronize();
+}
+
 /* One frame through the whole pipeline, in place. data is at 2 modulo 4. Returns the verdict. */
 LB_API int lb_native_packet(struct lb_env *env, unsigned char *data, unsigned int length, unsigned int ifindex,
 			    unsigned short now, void *view_out, void *plan_out)

@@ -55,3 +55,21 @@ def test_merge():
 def test_services_of_one_pool_share_its_backends():
     one, other = merge(loads(TEXT), NETWORK).services
     assert one.backends is other.backends
+
+
+def test_what_some_interfaces_can_reach():
+    near, far = (NextHop(bytes(6), bytes(6), ifindex) for ifindex in (3, 7))
+    here, there = IPv4Address("10.0.0.2"), IPv4Address("10.0.1.2")
+    network = Network(
+        {here: near, there: far},
+        (
+            Route(IPv4Network("10.2.0.0/16"), near),
+            Route(IPv4Network("10.3.0.0/16"), None),
+            Route(IPv4Network("0.0.0.0/0"), far),
+        ),
+    )
+    seen = network.by({3})
+    assert seen.neighbours == {here: near}
+    assert [route.nexthop for route in seen.routes] == [near, None, None]
+    assert seen.nexthop(there) is None
+    assert network.by({3, 7}) == network

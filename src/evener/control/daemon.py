@@ -41,6 +41,7 @@ WANTED_EVERY_S = 0.05
 TEND_EVERY_S = (
     0.1  # a datapath that is a process of its own is away for so long before it is started again
 )
+AGAIN_S = 1.0  # how soon a publication that failed is tried once more
 ATTACH_EVERY_S = 1.0  # how soon an interface that could not be attached again is tried once more
 
 
@@ -92,7 +93,8 @@ class Daemon:
             await self._resolve_all()
             await self._settle_neighbours()
             async with self._changing:
-                if self._watcher.network is not self._published:
+                network = self._watcher.network
+                if network is not self._published or self._reachable(network) != network:
                     await self._publish(self.config)
         except BaseException:
             await self._watcher.stop()
@@ -166,6 +168,13 @@ class Daemon:
                 "datapath.eal",
                 "restart the daemon; the worker gets them when it is started again itself",
             )
+        names = config.datapath.interfaces
+        if config.datapath.driver == Driver.DPDK and names != self.config.datapath.interfaces:
+            raise DatapathError(
+                "the interfaces of DPDK's ports cannot change while the daemon runs",
+                "datapath.interfaces",
+                "restart the daemon, after SIGTERM to the worker",
+            )
         sizes = Sizes.for_config(config, self.datapath.tables.sizes.cpus)
         if "flow_groups" in size_changes(self.datapath.tables.sizes, sizes):
             raise DatapathError(
@@ -178,19 +187,38 @@ class Daemon:
     async def _publish(self, config: Config) -> int:
         """Compile and publish; flows of what was removed are ended afterwards.
 
-        DatapathError: it does not fit, and nothing changed. What observers are told changes a moment
-        before the datapath does, so that whoever sees the generation sees its names.
+        DatapathError: it does not fit, and nothing changed; or packets under way were not seen to end, and
+        the generation in force tells whether it did: then it is tried again. What observers are told changes
+        a moment before the datapath does, so that whoever sees the generation sees its names.
         """
         tables, network = self.datapath.tables, self._watcher.network
         compiled = await asyncio.to_thread(
-            compile_tables, merge(config, network), self.ids, tables.sizes, tables.seed, maglev,
-            self._filled,
+            compile_tables, merge(config, self._reachable(network)), self.ids, tables.sizes,
+            tables.seed, maglev, self._filled,
         )  # fmt: skip
         self._filled = compiled.filled
+        before, in_force = (self.config, self.ids), tables.generation
         self.config, self.ids, self._published = config, compiled.ids, network
-        generation = await asyncio.to_thread(publish, tables, compiled, self.datapath.grace)
+        try:
+            generation = await asyncio.to_thread(publish, tables, compiled, self.datapath.grace)
+        except EvenerError:  # a datapath that stands still
+            if tables.generation == in_force:
+                self.config, self.ids = before
+            self._published = Network()  # so that it is done again
+            if self._running:
+                asyncio.get_running_loop().call_later(
+                    AGAIN_S, self._network_changed, self._watcher.network
+                )
+            raise
         await asyncio.to_thread(self._end_retired)
         return generation
+
+    def _reachable(self, network: Network) -> Network:
+        """What the datapath can send to. XDP sends by any interface, a DPDK worker by its own ports alone."""
+        attachments = self.datapath.attachments
+        if self.datapath.driver != Driver.DPDK or not attachments:
+            return network
+        return network.by({a.ifindex for a in attachments})
 
     def _end_retired(self) -> None:
         """End flows of retired backends and services, so that their ids come free. The daemon before

@@ -21,7 +21,7 @@ from evener.datapath.base import Attachment
 from evener.datapath.claims import end_abandoned
 from evener.datapath.dpdk_share import Share, check_room, grown, offsets, room
 from evener.datapath.dpdk_worker import Worker
-from evener.datapath.native import Core
+from evener.datapath.native import Core, fence
 from evener.datapath.seed import new_seed
 from evener.datapath.tap import Tap
 from evener.errors import DatapathError, EvenerError, MachineError
@@ -76,6 +76,7 @@ class DpdkDatapath:
         MachineError: the worker was not built, or there is too little memory. DatapathError: `eal` is wrong.
         """
         require()
+        _unfinished(path).unlink(missing_ok=True)  # of a daemon that did not come to its end
         lanes = dpdk_eal.lanes(eal)
         completed = dpdk_eal.complete(eal, len(interfaces))
         wanted = replace(sizes, cpus=lanes)
@@ -304,6 +305,7 @@ class DpdkDatapath:
         DatapathError: a lane does not come round, so the worker is stopped or hangs.
         """
         lanes, worker = self._share.lanes, self._worker
+        fence()  # what was written before is seen before the rounds are read
         rounds = lanes["rounds"].copy()
         end = time.monotonic() + GRACE_S
         while worker is not None and ((lanes["running"] != 0) & (lanes["rounds"] == rounds)).any():
@@ -313,7 +315,8 @@ class DpdkDatapath:
                 raise DatapathError(
                     f"the DPDK worker's lanes stand still for {GRACE_S:.0f} seconds",
                     f"pid {worker.pid}",
-                    "look whether it is stopped, or has too little of a CPU; SIGKILL starts it anew",
+                    "look whether it is stopped, or has too little of a CPU; after SIGKILL to it a daemon"
+                    " starts another",
                 )
 
     def close(self) -> None:
@@ -358,4 +361,8 @@ def _new_file(path: Path, sizes: Sizes, completed: Sequence[str]) -> Share:
     """Beside the one that is there, until its own is complete."""
     frames = dpdk_eal.own_memory_bytes(completed)
     check_room(offsets(sizes)[1], frames, room(path.parent))
-    return Share.make(path.with_name(f"{path.name}.new"), sizes)
+    return Share.make(_unfinished(path), sizes)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")

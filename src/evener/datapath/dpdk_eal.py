@@ -155,6 +155,10 @@ def command(
 ) -> list[str]:
     """The worker's whole command line. kernel: number and descriptor of each port's TAP."""
     _, own = split(eal)
+    if ours := [text for text in own if text.startswith(("--tables", "--kernel"))]:
+        raise DatapathError(
+            f"{ours[0]} is the daemon's to say", "datapath.eal", 'leave it out behind "--"'
+        )
     taps = [f"--kernel={ifindex}:{descriptor}" for ifindex, descriptor in kernel]
     return [program, *complete(eal, len(kernel)), "--", f"--tables={tables}", *taps, *own]
 

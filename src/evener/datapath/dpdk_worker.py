@@ -38,6 +38,7 @@ class Worker:
         self.started = time.monotonic()
         self._pidfd = pidfd
         self._process = process
+        self._guard = threading.RLock()  # a number that is closed may be another file's at once
         self._lines: collections.deque[str] = collections.deque(maxlen=20)
         self._reader: threading.Thread | None = None
         if process is not None and process.stdout is not None:
@@ -104,11 +105,12 @@ class Worker:
 
     def alive(self, wait_s: float = 0.0) -> bool:
         """Whether it runs, when `wait_s` seconds have passed; at once when it ends before."""
-        if self._pidfd < 0:
-            return False
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        return not poll.poll(wait_s * 1000)
+        with self._guard:
+            if self._pidfd < 0:
+                return False
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            return not poll.poll(wait_s * 1000)
 
     def end(self) -> str:
         """How it ended, as half a sentence. It must have."""
@@ -166,6 +168,7 @@ class Worker:
                 self._process.wait()
             else:
                 self._process.returncode = 0  # it goes on by itself: no child to wait for
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        with self._guard:
+            descriptor, self._pidfd = self._pidfd, -1
+            if descriptor >= 0:
+                os.close(descriptor)

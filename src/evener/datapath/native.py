@@ -106,6 +106,11 @@ def flow_state(flags: int) -> int:
     return int(_library()[1].lb_native_flow_state(flags))
 
 
+def fence() -> None:
+    """A full memory barrier: no store of before is seen after a load of afterwards."""
+    _library()[1].lb_native_fence()
+
+
 class Core:
     """The core over some tables. Not for two threads at once: it owns one frame buffer.
 

@@ -7,8 +7,8 @@ weight here and never in the configuration.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeAlias
@@ -52,6 +52,18 @@ class Network:
             if address in route.prefix:
                 return route.nexthop
         return None
+
+    def by(self, ifindexes: Container[int]) -> Network:
+        """What of it can be reached by these interfaces; where other routes lead is not known then."""
+        return Network(
+            {a: hop for a, hop in self.neighbours.items() if hop.ifindex in ifindexes},
+            tuple(
+                route
+                if route.nexthop is None or route.nexthop.ifindex in ifindexes
+                else replace(route, nexthop=None)
+                for route in self.routes
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
