@@ -73,6 +73,28 @@ LB_INLINE lb_u64 lb_open_again(const struct lb_settings *settings, const struct 
 	return lb_binding_with(old, alive ? flags : 0, track->now);
 }
 
+/* May a flow that begins again have the SNAT address and port that it had? The service may have others by now. */
+LB_STEP lb_u32 lb_open_keeps(const struct lb_env *env, const struct lb_track *track, lb_u64 binding)
+{
+	lb_u32 id = lb_binding_snat(binding), listed = 0;
+	struct lb_settings *settings;
+	struct lb_service *service;
+	struct lb_snat *snat;
+
+	if (!env || !track)
+		return 0;
+	settings = lb_env_settings(env);
+	service = lb_env_service(env, track->copy, lb_client_service(track->client));
+	snat = lb_env_snat(env, track->copy, id);
+	if (!settings || !service || !snat)
+		return 0;
+	LB_ROLLED
+	for (lb_u32 i = 0; i < LB_SNAT_MAX && i < service->snat_count; i++)
+		listed |= service->snat[i] == id;
+	return listed &&
+	       lb_port_allowed(env, settings, track->copy, snat, LB_BE16(lb_binding_port(binding)), track->protocol);
+}
+
 /* Goes on with the flow in track, or makes way for a new one and returns 0. */
 LB_STEP lb_u32 lb_open_known(const struct lb_env *env, struct lb_track *track)
 {
@@ -88,19 +110,22 @@ LB_STEP lb_u32 lb_open_known(const struct lb_env *env, struct lb_track *track)
 	LB_ROLLED
 	for (int attempt = 0; attempt < 4; attempt++) { /* the backend's answer may come in between */
 		lb_u64 old = LB_READ(flow->binding), new = lb_open_again(settings, track, old);
+		int over = lb_flow_over(settings, old, track->now);
 
 		/* the record may have been given to another client meanwhile, who may look the same: ask again after it */
 		if (!new || !lb_binding_usable(old) || LB_READ(flow->client) != track->client)
 			break;
+		if (over && !lb_open_keeps(env, track, old))
+			break;
 		if (LB_SWAP(flow->binding, old, new)) {
 			if (LB_READ(flow->client) != track->client)
 				return 0;
-			track->fresh = (lb_u8)lb_flow_over(settings, old, track->now);
+			track->fresh = (lb_u8)over;
 			track->binding = new;
 			return 1;
 		}
 	}
-	/* To another backend. The record stays as the quarantine of its port, but the client no longer finds it. */
+	/* Other ends. The record stays as the quarantine of its port, but the client no longer finds it. */
 	(void)LB_SWAP(flow->client, track->client, track->client & 0xffffffffffffull);
 	return 0;
 }

@@ -321,9 +321,7 @@ static void tick(void)
 /* What happens between two packets. */
 static void happen(void)
 {
-	lb_u32 haste = seed & 1 ? 100 : 8; /* packets in a second */
-
-	if (!random_below(&random_state, haste))
+	if (!random_below(&random_state, seed & 1 ? 100 : 8)) /* packets in a second */
 		tick();
 	if (!random_below(&random_state, 2000))
 		world->settings->active ^= 1;
@@ -347,7 +345,9 @@ static void explore(struct shape shape, lb_u32 ports, lb_u32 distinct, lb_u32 pa
 	world->settings->fin_s = 4;
 	world->settings->closed_s = 3;
 	world->settings->local_first = (lb_u16)(LB_PORT_FIRST + ports);
-	slots_fill(world, 1, 2); /* publishing flips between all backends and the first alone */
+	slots_fill(world, 1, 2); /* publishing flips to the first backend and the last SNAT address alone */
+	lb_env_service(&world->env[0], 1, SERVICE)->snat_count = 1;
+	lb_env_service(&world->env[0], 1, SERVICE)->snat[0] = (lb_u8)shape.snats;
 	memset(shadow, 0, sizeof(shadow));
 	memset(clients, 0, sizeof(clients));
 	for (lb_u32 i = 0; i < CLIENTS; i++)
@@ -376,7 +376,7 @@ int main(int argc, char **argv)
 {
 	static const struct shape shapes[] = {
 		{.flow_groups = 1, .port_tables = 1, .backends = 1, .snats = 1},
-		{.flow_groups = 1, .port_tables = 2, .backends = 2, .snats = 1},
+		{.flow_groups = 1, .port_tables = 2, .backends = 2, .snats = 2},
 	};
 	lb_u64 first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
 	lb_u64 seeds = argc > 2 ? strtoull(argv[2], NULL, 10) : 300;

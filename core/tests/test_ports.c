@@ -260,8 +260,65 @@ static void test_second_address(void)
 	world_free(world);
 }
 
+enum change { NO_CHANGE, FEWER_PORTS, OTHER_ADDRESS, ADDRESS_AMONG_OTHERS, SERVICE_THERE, CHANGES };
+
+static void change(struct world *world, enum change what, lb_u32 port)
+{
+	struct lb_service *service = lb_env_service(&world->env[0], 0, SERVICE);
+
+	if (what == FEWER_PORTS)
+		world->settings->local_first = (lb_u16)port;
+	if (what == OTHER_ADDRESS)
+		service->snat[0] = 2;
+	if (what == ADDRESS_AMONG_OTHERS) {
+		service->snat[0] = 2;
+		service->snat[1] = 1;
+		service->snat_count = 2;
+	}
+	if (what == SERVICE_THERE)
+		CHECK(index_add(world, 0, vip_address(), port, LB_ENDPOINT_SERVICE, SERVICE), "no room in the index");
+}
+
+/* A client comes back when its flow is over: with the address and port that it had, or others if it may not any more. */
+static void test_comes_back(enum change what, int closed)
+{
+	const int stays = what == NO_CHANGE || what == ADDRESS_AMONG_OTHERS;
+	struct world *world = one_backend(2);
+	struct client client = stranger(1, 43000);
+	struct lb_plan sent, again;
+	lb_u16 now = 100;
+
+	lb_env_service(&world->env[0], 0, SERVICE)->snat_count = 1;
+	world->settings->established_s = 900;
+	sent = handshake(world, client, now);
+	CHECK(sent.snat == 1 && LB_BE16(sent.sport) == client.port, "address %u, port %u", sent.snat,
+	      LB_BE16(sent.sport));
+	if (closed)
+		close_flow(world, client, &sent, now);
+	change(world, what, client.port);
+	if (!closed) {
+		again = client_sends(world, 0, client, LB_TCP_SYN, now);
+		CHECK(again.reason == LB_REASON_FORWARD && same_ends(&again, &sent), "alive: reason %d", again.reason);
+		now += 900; /* over, but not long enough to be taken for dead */
+	}
+	again = handshake(world, client, now);
+	CHECK(again.reason == LB_REASON_FORWARD_NEW && same_ends(&again, &sent) == stays,
+	      "change %d: reason %d, address %u, port %u", what, again.reason, again.snat, LB_BE16(again.sport));
+	if (what == FEWER_PORTS)
+		world->settings->local_first = LOCAL_FIRST; /* the old record may keep its port, but to world_check */
+	CHECK(world_check_strictly(world).bound == 2 - (lb_u32)stays, "the old port is in quarantine, or in use");
+	now += 62;
+	lb_native_sweep(&world->env[0], 0, world->shape.flow_groups, now, NULL, NULL);
+	CHECK(world_check_strictly(world).bound == 1, "until its time is over");
+	world_free(world);
+}
+
 int main(void)
 {
+	for (int what = NO_CHANGE; what < CHANGES; what++) {
+		test_comes_back((enum change)what, 0);
+		test_comes_back((enum change)what, 1);
+	}
 	test_same_port();
 	test_excluded();
 	test_quarantine(100);

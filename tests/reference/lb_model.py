@@ -312,11 +312,14 @@ class Model:
         flow = self._find(client, number)
         if flow:
             alive = not self._expired(flow, now) and flow.state() != "closed"
-            if flow.backend == backend or (alive and (flow.replied or flow.established)):
-                if not alive:
-                    self._begin_again(flow)
+            if alive and (flow.backend == backend or flow.replied or flow.established):
                 flow.stamp = now
-                return (Reason.FORWARD if alive else Reason.FORWARD_NEW), flow
+                return Reason.FORWARD, flow
+            port_stays = flow.snat in service.snats and self._allowed(flow.port, flow.snat)
+            if not alive and flow.backend == backend and port_stays:
+                self._begin_again(flow)
+                flow.stamp = now
+                return Reason.FORWARD_NEW, flow
             flow.service = 0  # keeps its port, but no client finds it
         if not backend:
             return Reason.NO_BACKEND, None
@@ -400,8 +403,7 @@ class Model:
 
     def _may_have(self, port: int, backend: int, snat: int, now: int) -> bool:
         """Allowed, and nobody has it, or nobody who is alive."""
-        own = (self._snat_address(snat), port)
-        if not FIRST_PORT <= port < self.local_first or own in self.service_ids.live:
+        if not self._allowed(port, snat):
             return False
         holder = self.ports.get((self._port_table(backend, snat), port))
         if not holder:
@@ -412,6 +414,11 @@ class Model:
             return False
         self._free(holder - 1, flow)
         return True
+
+    def _allowed(self, port: int, snat: int) -> bool:
+        """Not reserved, and no service listens there."""
+        own = (self._snat_address(snat), port)
+        return FIRST_PORT <= port < self.local_first and own not in self.service_ids.live
 
     def _snat_address(self, snat: int) -> bytes:
         known = self.snat_ids.live | self.snat_ids.retired
