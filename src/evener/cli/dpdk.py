@@ -74,7 +74,7 @@ def command(
     EAL-ARGUMENTS are DPDK's own, and go to it as they are: at least a device. The interface of a net_tap
     device is made here, for you to join to a bridge, unless it is there already. The balancer's address
     lives in a network namespace of its own, evener-dpdk; commands find the daemon there. Of all this
-    nothing stays at the end.
+    nothing stays at the end. What stays is the machine's: a tmpfs on /run/evener/tables, mounted once.
 
     \b
     Example: evener dpdk -l 0 --vdev=net_tap0,iface=tapdpdk
