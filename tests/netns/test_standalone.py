@@ -19,9 +19,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from evener.errors import EvenerError
 from evener.instance import Instance
 from evener.lab import leftovers, namespaces, topology
 from tests.support.bpf import needs_namespaces
@@ -220,7 +222,75 @@ def test_what_a_killed_one_has_left_is_taken_away_by_the_next(home: Home, tmp_pa
     with started(home, tmp_path, *EAL) as running:
         running.ready()
         for left in (daemon, worker):
-            assert select.select([left], [], [], 0)[0], "a process of the killed one still runs"
+            assert select.select([left], [], [], 10)[0], "a process of the killed one still runs"
             os.close(left)
         assert running.end() == 0
     assert home.links() == {"lo", "br0", "h1", "h2", "h3"}
+
+
+def note_of(pid: int) -> tuple[str, dict[str, Any]] | None:
+    """What evener-dpdk has written down, and its name, unless it is cleaned up already."""
+    for path in Path("/run/evener").glob("evener-dpdk*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            note = json.loads(path.read_text())
+            if [process["pid"] for process in note["owner"]] == [pid]:
+                return path.stem, note
+    return None
+
+
+@pytest.mark.parametrize(
+    "step", ["namespaces.bind", "tap.make", "namespaces.create", "namespaces.popen"]
+)
+def test_wherever_one_is_killed_the_next_can_clean_up(
+    home: Home, tmp_path: Path, step: str
+) -> None:
+    """Killed when it has just made something, and had no time to write down more than that it would."""
+    code = f"""if True:
+        import os
+        from evener.cli import dpdk
+        from evener.lab import standalone
+        made = standalone.{step}
+        def killed(*words, **named):
+            made(*words, **named)
+            os.kill(os.getpid(), 9)
+        standalone.{step} = killed
+        dpdk.main()
+    """
+    process = namespaces.popen(
+        home.name, [sys.executable, "-c", code, *EAL], env=environment(), start_new_session=True
+    )
+    assert process.wait(20) == -9
+    note = note_of(process.pid)  # none: another test's has cleaned up already
+    kept, daemons = [], []
+    if note and step in ("namespaces.create", "namespaces.popen"):
+        with contextlib.suppress(FileNotFoundError):  # held open: nobody else gets its number
+            kept.append((namespaces.DIRECTORY / note[0]).open("rb"))
+    if note and step == "namespaces.popen":
+        instance = Instance(f"net-{note[1]['inode']}")
+        wait_until(
+            lambda: leftovers.daemons(instance) != [] or not note_of(process.pid), "its daemon"
+        )
+        with contextlib.suppress(ProcessLookupError):
+            daemons = [os.pidfd_open(pid) for pid in leftovers.daemons(instance)]
+    if not note_of(process.pid):
+        kept.clear()  # may be another test's
+    with started(home, tmp_path, *EAL) as running:
+        running.ready()
+        for daemon in daemons:
+            assert select.select([daemon], [], [], 10)[0], "the daemon of the killed one still runs"
+            os.close(daemon)
+        assert not note_of(process.pid)
+        for file in kept:
+            with file:
+                number = os.fstat(file.fileno()).st_ino
+                assert number not in map(number_of, namespaces.names())
+        assert running.end() == 0
+    assert home.links() == {"lo", "br0", "h1", "h2", "h3"}
+
+
+def number_of(namespace: str) -> int | None:
+    """None for one that is going."""
+    try:
+        return namespaces.inode(namespace)
+    except (OSError, EvenerError):
+        return None

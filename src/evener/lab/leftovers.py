@@ -42,6 +42,27 @@ def workers(instance: Instance) -> list[int]:
     return found
 
 
+def daemons(instance: Instance) -> list[int]:
+    """The pids of those that hold this instance's lock: one, or none."""
+    try:
+        lock = instance.lock.stat()
+    except FileNotFoundError:
+        return []
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            # What is opened only to try the lock holds none.
+            if os.path.samestat(path.stat(), lock) and "FLOCK" in _about(path).read_text():
+                found.add(int(path.parts[2]))
+        except OSError:  # it has just ended, or closed it
+            continue
+    return sorted(found)
+
+
+def _about(descriptor: Path) -> Path:
+    return descriptor.parents[1] / "fdinfo" / descriptor.name
+
+
 def end_workers(instance: Instance, grace_s: float = 2.0) -> None:
     """End them: asked first, after `grace_s` seconds forced; EvenerError if one stays."""
     if left := state.end_processes(state.identify(workers(instance)), grace_s):

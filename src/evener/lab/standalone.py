@@ -9,8 +9,8 @@
 The exception path has a namespace of its own so that the user's kernel and the balancer's address do
 not answer each other's ARP, and so that nothing of the user's routes changes.
 
-What was made is written down in /run/evener/NAME.json, so that the next start can clean up after one
-that was killed.
+What is about to be made is first written down in /run/evener/NAME.json, so that the next start can clean
+up after one that was killed, whenever that was.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
 
 NAME = "evener-dpdk"
 ADDRESS = IPv4Interface("10.0.0.10/24")
+_LOOK_S = 0.05
 _END_S = 10.0
-"""How long the daemon may take to end; DPDK gives its devices back meanwhile."""
+"""How long the daemon may take to end; DPDK gives its devices back meanwhile. And how long another start
+may take to clean up after one that was killed."""
 
 
 @dataclass(slots=True)
@@ -78,11 +81,16 @@ def running(
     if os.geteuid() != 0:
         raise MachineError("packets are handled by root", NAME, "run it with sudo")
     with ExitStack() as stack:
-        name, record = _claim(stack)
+        name, record = _claim(stack, check)
         home = RUN_FOLDER / f"{name}.netns"
         wanted = arguments.configuration(text, eal, home, source)
-        note: dict[str, Any] = {"taps": [], "processes": [], "home": str(home)}
+        owner = state.identify([os.getpid()])
+        note: dict[str, Any] = {"owner": owner, "home": str(home), "taps": [], "processes": []}
         stack.callback(_clean, name, record, note)
+        _write(record, note)
+        # A name for this namespace that outlives this process: a worker may be started again later, and
+        # the next start looks for TAPs there.
+        namespaces.bind(home)
         for device in arguments.taps(wanted.eal):
             if tap.exists(device):
                 Tap.open(device).close()  # says why if it will not do
@@ -90,9 +98,13 @@ def running(
             note["taps"].append(device)
             _write(record, note)
             tap.make(device)
-        # A name for this namespace that outlives this process: a worker may be started again later.
-        namespaces.bind(home)
-        namespaces.create(name)
+        note["inode"] = None  # ours, whichever it will be
+        _write(record, note)
+        try:
+            namespaces.create(name)
+        except EvenerError:  # somebody else's, or none
+            del note["inode"]
+            raise
         note["inode"] = namespaces.inode(name)
         _write(record, note)
         namespaces.in_namespace(name, lambda: _exception_path(wanted.interfaces, addresses))
@@ -109,31 +121,48 @@ def running(
         yield Standalone(name, config, client, process, note["taps"])
 
 
-def _claim(stack: ExitStack) -> tuple[str, Path]:
+def _claim(stack: ExitStack, check: Callable[[], None]) -> tuple[str, Path]:
     """A name that nobody uses, locked for as long as the stack is; first, what those have left that were
-    killed is removed."""
+    killed is removed, or has been removed by another start."""
     RUN_FOLDER.mkdir(mode=0o755, exist_ok=True)
-    for record in RUN_FOLDER.glob(f"{NAME}*.json"):
+    known = (path for path in RUN_FOLDER.glob(f"{NAME}*") if path.suffix in {".json", ".lock"})
+    for record in sorted({path.with_suffix(".json") for path in known}):
+        end = time.monotonic() + _END_S
         with ExitStack() as mine, contextlib.suppress(FileNotFoundError, ValueError):
-            if _lock(record.stem, mine):
+            while not (locked := _lock(record.stem, mine)):
+                if not _orphaned(record) or time.monotonic() > end:
+                    break
+                check()
+                time.sleep(_LOOK_S)
+            if locked:
+                _unfinished(record).unlink(missing_ok=True)
                 _clean(record.stem, record, json.loads(record.read_text()))
     for name in (NAME, f"{NAME}-{os.getpid()}"):
+        record = RUN_FOLDER / f"{name}.json"
         if name not in namespaces.names() and _lock(name, stack):
-            return name, RUN_FOLDER / f"{name}.json"
+            return name, record
     raise EvenerError("the names of the namespace are taken", NAME, f"ip netns del {NAME}")
 
 
 def _lock(name: str, stack: ExitStack) -> bool:
     """Lock a name for as long as the stack is; False if somebody else has it."""
-    file = stack.enter_context((RUN_FOLDER / f"{name}.lock").open("w"))
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    if not os.fstat(file.fileno()).st_nlink:  # its holder has just removed it
-        return False
-    stack.callback(Path(file.name).unlink)
+    with ExitStack() as mine:
+        file = mine.enter_context((RUN_FOLDER / f"{name}.lock").open("w"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if not os.fstat(file.fileno()).st_nlink:  # its holder has just removed it
+            return False
+        mine.callback(Path(file.name).unlink)
+        stack.push(mine.pop_all())
     return True
+
+
+def _orphaned(record: Path) -> bool:
+    """Whether who wrote it is gone; whoever has locked it is cleaning up then."""
+    owner: list[state.Process] = json.loads(record.read_text()).get("owner", [])
+    return state.identify([process["pid"] for process in owner]) != owner
 
 
 def _exception_path(interfaces: Sequence[str], addresses: Sequence[IPv4Interface]) -> None:
@@ -155,7 +184,13 @@ def _exception_path(interfaces: Sequence[str], addresses: Sequence[IPv4Interface
 
 
 def _write(record: Path, note: dict[str, Any]) -> None:
-    record.write_text(json.dumps(note))
+    """By renaming a complete file into place."""
+    _unfinished(record).write_text(json.dumps(note))
+    _unfinished(record).replace(record)
+
+
+def _unfinished(record: Path) -> Path:
+    return record.with_suffix(".new")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -166,21 +201,27 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _clean(name: str, record: Path, note: dict[str, Any]) -> None:
     """Remove all that a note tells of; of a namespace only if it is still that one."""
-    from pyroute2 import IPRoute
-
     state.end_processes(note["processes"], 2.0)
-    if "inode" in note and name in namespaces.names() and namespaces.inode(name) == note["inode"]:
-        leftovers.forget(name)
-        namespaces.delete(name)
-
-    def remove() -> None:
-        with IPRoute() as ip:
-            for device in note["taps"]:
-                if tap.exists(device):
-                    ip.link("del", index=socket.if_nametoindex(device))
-
+    if "inode" in note and name in namespaces.names():
+        if note["inode"] is None:  # killed while it was made: nothing has run there
+            namespaces.delete(name)
+        elif namespaces.inode(name) == note["inode"]:
+            # One that was started just before the end is in no note.
+            daemons = leftovers.daemons(Instance(f"net-{note['inode']}"))
+            state.end_processes(state.identify(daemons), 2.0)
+            leftovers.forget(name)
+            namespaces.delete(name)
     with contextlib.suppress(OSError, EvenerError):
-        namespaces.in_namespace(note["home"], remove)
+        namespaces.in_namespace(note["home"], lambda: _remove(note["taps"]))
     namespaces.delete(note["home"])
     for path in (RUN_FOLDER / f"{name}.toml", record):
         path.unlink(missing_ok=True)
+
+
+def _remove(taps: Sequence[str]) -> None:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        for device in taps:
+            if tap.exists(device):
+                ip.link("del", index=socket.if_nametoindex(device))

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `evener dpdk` writes down, and what it makes of the notes of others."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evener.lab import standalone, state
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(standalone, "RUN_FOLDER", tmp_path)
+    monkeypatch.setattr(standalone.namespaces, "DIRECTORY", tmp_path / "netns")
+    return tmp_path
+
+
+def gone() -> list[state.Process]:
+    """A process that has ended."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        found = state.identify([process.pid])
+        process.kill()
+    return found
+
+
+def write(folder: Path, **note: Any) -> Path:
+    record = folder / "evener-dpdk.json"
+    home = str(folder / "evener-dpdk.netns")
+    whole = {"owner": gone(), "home": home, "taps": [], "processes": [], **note}
+    standalone._write(record, whole)
+    return record
+
+
+def claim() -> str:
+    with ExitStack() as stack:
+        return standalone._claim(stack, lambda: None)[0]
+
+
+def test_a_note_is_whole_or_not_there(folder: Path) -> None:
+    record = write(folder)
+    assert json.loads(record.read_text())["taps"] == []
+    assert list(folder.iterdir()) == [record]
+
+
+def test_what_was_never_written_to_its_end_goes(folder: Path) -> None:
+    (folder / "evener-dpdk-4711.lock").touch()
+    (folder / "evener-dpdk-4711.new").write_text('{"ta')
+    assert claim() == "evener-dpdk"
+    assert list(folder.iterdir()) == []
+
+
+def test_another_start_that_is_cleaning_up_is_waited_for(folder: Path) -> None:
+    record = write(folder)
+    lock = (folder / "evener-dpdk.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def clean() -> None:
+        time.sleep(0.3)
+        record.unlink()
+        (folder / "evener-dpdk.lock").unlink()
+        lock.close()
+
+    other = threading.Thread(target=clean)
+    other.start()
+    claim()
+    assert not record.exists()
+    other.join()
+
+
+def test_one_that_runs_is_not_waited_for(folder: Path) -> None:
+    write(folder, owner=state.identify([os.getpid()]))
+    with (folder / "evener-dpdk.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        began = time.monotonic()
+        assert claim() == f"evener-dpdk-{os.getpid()}"
+        assert time.monotonic() - began < 5
