@@ -59,6 +59,21 @@ def test_what_was_never_written_to_its_end_goes(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_a_note_stays_while_its_namespace_cannot_be_entered(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = write(folder, taps=["tapdpdk"])
+    (folder / "evener-dpdk.netns").touch()  # as a bind in another mount namespace is seen
+    for _ in range(2):
+        assert claim() == f"evener-dpdk-{os.getpid()}"
+        said = capsys.readouterr().err
+        assert f"evener: {record} stays: the namespace of TAP tapdpdk cannot be entered" in said
+        assert said.count("\n") == 1
+    assert json.loads(record.read_text())["taps"] == ["tapdpdk"]
+    record.unlink()
+    assert claim() == "evener-dpdk"
+
+
 def test_another_start_that_is_cleaning_up_is_waited_for(folder: Path) -> None:
     record = write(folder)
     lock = (folder / "evener-dpdk.lock").open("w")

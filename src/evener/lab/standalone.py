@@ -139,7 +139,7 @@ def _claim(stack: ExitStack, check: Callable[[], None]) -> tuple[str, Path]:
                 _clean(record.stem, record, json.loads(record.read_text()))
     for name in (NAME, f"{NAME}-{os.getpid()}"):
         record = RUN_FOLDER / f"{name}.json"
-        if name not in namespaces.names() and _lock(name, stack):
+        if name not in namespaces.names() and not record.exists() and _lock(name, stack):
             return name, record
     raise EvenerError("the names of the namespace are taken", NAME, f"ip netns del {NAME}")
 
@@ -200,7 +200,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _clean(name: str, record: Path, note: dict[str, Any]) -> None:
-    """Remove all that a note tells of; of a namespace only if it is still that one."""
+    """Remove all that a note tells of; of a namespace only if it is still that one. The note stays for as
+    long as TAPs do."""
     state.end_processes(note["processes"], 2.0)
     if "inode" in note and name in namespaces.names():
         if note["inode"] is None:  # killed while it was made: nothing has run there
@@ -211,8 +212,17 @@ def _clean(name: str, record: Path, note: dict[str, Any]) -> None:
             state.end_processes(state.identify(daemons), 2.0)
             leftovers.forget(name)
             namespaces.delete(name)
-    with contextlib.suppress(OSError, EvenerError):
-        namespaces.in_namespace(note["home"], lambda: _remove(note["taps"]))
+    if note["taps"]:
+        try:
+            namespaces.in_namespace(note["home"], lambda: _remove(note["taps"]))
+        except (OSError, EvenerError):
+            # Under `ip netns exec` the name was bound where only its own processes saw it.
+            print(
+                f"evener: {record} stays: the namespace of TAP {', '.join(note['taps'])} cannot be entered "
+                "from here; delete the TAP there (ip link del), then that file",
+                file=sys.stderr,
+            )
+            return
     namespaces.delete(note["home"])
     for path in (RUN_FOLDER / f"{name}.toml", record):
         path.unlink(missing_ok=True)
