@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv/bin
 # Namespaces and BPF need root; without it, ask sudo (and do not leave root's bytecode in the tree).
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo env PYTHONDONTWRITEBYTECODE=1)
+# bpftool, which a user's own path leaves out.
+export PATH := $(PATH):/usr/sbin:/sbin
 CLANG ?= clang
 PYTEST_ARGS ?= -n auto
 # For each fuzzer. `make fuzz FUZZ_RUNS=100000000` is the long run; it takes hours.
