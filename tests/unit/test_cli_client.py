@@ -2,6 +2,7 @@
 """The client of the control socket against a fake daemon: answers, errors, and no daemon at all."""
 
 import os
+import select
 import socket
 import threading
 from pathlib import Path
@@ -113,6 +114,22 @@ def test_no_daemon(tmp_path: Path) -> None:
             f"the daemon is not running in this network namespace ({client.path}): "
             "start it with `evener run CONFIG`"
         )
+
+
+def test_a_daemon_that_ends_before_it_has_read_the_question(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+
+    def end() -> None:
+        select.select([listener], [], [])
+        listener.close()
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    with pytest.raises(errors.DaemonError, match="the daemon is not running"):
+        Client(tmp_path / "s").status()
+    ending.join()
 
 
 def test_a_daemon_that_does_not_answer(tmp_path: Path) -> None:

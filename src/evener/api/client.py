@@ -170,7 +170,7 @@ class Client:
 
     def _unreachable(self, error: Exception) -> DaemonError:
         where = str(self.path)
-        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError) or _unread(error):
             return DaemonError(
                 "the daemon is not running in this network namespace", where,
                 "start it with `evener run CONFIG`",
@@ -185,6 +185,12 @@ class Client:
                 f"the daemon did not answer within {self._timeout_s:g} s", where, "see its log"
             )
         return DaemonError(f"the daemon broke off the connection: {error}", where, "see its log")
+
+
+def _unread(error: Exception) -> bool:
+    """Whether the other end went before it had read anything, as one that is killed at this moment does."""
+    gone = isinstance(error, ConnectionResetError | BrokenPipeError)
+    return gone and not isinstance(error, http.client.RemoteDisconnected)
 
 
 def _error(answer: Answer, status: int, path: Path) -> EvenerError:
