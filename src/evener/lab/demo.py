@@ -128,7 +128,8 @@ def _keep(capture: Path, target: Path) -> None:
     try:
         shutil.copyfile(capture, target)
         if os.geteuid() == 0 and all(text.isdigit() for text in ids):
-            os.chown(target, int(ids[0]), int(ids[1]))
+            with contextlib.suppress(PermissionError):  # root without privileges
+                os.chown(target, int(ids[0]), int(ids[1]))
     except OSError as error:
         raise EvenerError(f"the capture cannot be kept: {error.strerror}", str(target)) from error
 
