@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import selectors
 import socket
 import struct
@@ -306,6 +307,8 @@ def main() -> None:
         one.add_argument("--every", type=float, default=0.1)
         one.add_argument("--patience", type=float, default=PATIENCE_S)
     asked = parser.parse_args()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a login shell's own limit is 1024
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if asked.command == "serve":
         serve(asked.name, asked.address, asked.ports)
     elif asked.command == "short":
