@@ -73,6 +73,14 @@ LB_INLINE lb_u64 lb_open_again(const struct lb_settings *settings, const struct 
 	return lb_binding_with(old, alive ? flags : 0, track->now);
 }
 
+/* Has the binding's backend been removed from the configuration? */
+LB_INLINE int lb_backend_gone(const struct lb_env *env, lb_u32 copy, lb_u64 binding)
+{
+	struct lb_backend *backend = lb_env_backend(env, copy, lb_binding_backend(binding));
+
+	return !backend || backend->state != LB_BACKEND_USABLE;
+}
+
 /* May a flow that begins again have the SNAT address and port that it had? The service may have others by now. */
 LB_STEP lb_u32 lb_open_keeps(const struct lb_env *env, const struct lb_track *track, lb_u64 binding)
 {
@@ -115,7 +123,7 @@ LB_STEP lb_u32 lb_open_known(const struct lb_env *env, struct lb_track *track)
 		/* the record may have been given to another client meanwhile, who may look the same: ask again after it */
 		if (!new || !lb_binding_usable(old) || LB_READ(flow->client) != track->client)
 			break;
-		if (over && !lb_open_keeps(env, track, old))
+		if (lb_backend_gone(env, track->copy, old) || (over && !lb_open_keeps(env, track, old)))
 			break;
 		if (LB_SWAP(flow->binding, old, new)) {
 			if (LB_READ(flow->client) != track->client)
@@ -213,6 +221,8 @@ LB_STEP lb_u32 lb_flow_meet(const struct lb_env *env, struct lb_track *track)
 			return LB_REASON_NO_FLOW;
 		/* one that lies far from its line is met here again and again: only to be read */
 		if (!(track->tcp & LB_TCP_TELLING) && lb_binding_settled(settings, track->binding, track->now))
+			return LB_REASON_FORWARD;
+		if (lb_backend_gone(env, track->copy, track->binding)) /* left to expire; the caller says why */
 			return LB_REASON_FORWARD;
 		return lb_flow_note(env, track) ? LB_REASON_FORWARD : LB_REASON_FLOW_BUSY;
 	}

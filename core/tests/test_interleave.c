@@ -18,9 +18,8 @@
  * record and two ways for two clients to come to share a port. Arguments: the first seed, and how many.
  *
  * The clock moves only when no packet would see it move twice: a packet takes less than LB_MARGIN_S, as flow.h says.
- * The daemon, which sweeps, may be stopped for any time, mostly where it has just claimed a record; and it may be killed
- * anywhere. So may everybody at once, as when the datapath is a process. The next daemon ends the claims that are left
- * behind before it sweeps, while packets go on.
+ * The daemon, which sweeps, may be stopped for any time, mostly where it has just claimed a record, and killed anywhere.
+ * So may all, as when the datapath is a process. The next daemon ends their claims before it sweeps; packets go on.
  */
 #include "stepping.h"
 
@@ -29,7 +28,7 @@
 
 enum { LANES = 4, CLIENTS = 40, RECORDS = LB_FLOW_WAYS, SEEN = 16 };
 
-enum work { WORK_CLIENT, WORK_BACKEND, WORK_SWEEP, WORK_CLAIMS };
+enum work { WORK_CLIENT, WORK_BACKEND, WORK_SWEEP, WORK_CLAIMS }; /* from the third on the daemon's */
 
 /* A CPU: what it does, and who owned what it asks for while it did. */
 struct cpu {
@@ -66,7 +65,7 @@ static int orphaned; /* there may be claims that nobody owns */
 
 static int is_daemon(const struct cpu *cpu)
 {
-	return cpu->lane.busy && (cpu->work == WORK_SWEEP || cpu->work == WORK_CLAIMS);
+	return cpu->lane.busy && cpu->work >= WORK_SWEEP;
 }
 
 static int asleep(const struct cpu *cpu)
@@ -216,10 +215,9 @@ static void changed(void)
 
 static void check_done(const struct cpu *cpu)
 {
-	lb_u32 i = 0;
-	lb_u64 word;
+	lb_u64 word, i = 0;
 
-	if (cpu->work == WORK_SWEEP || cpu->work == WORK_CLAIMS || !forwarded(&cpu->plan))
+	if (cpu->work >= WORK_SWEEP || !forwarded(&cpu->plan))
 		return;
 	word = cpu->work == WORK_CLIENT ? plan_ends(&cpu->plan)
 					: lb_client_word(lb_addr_v4(&cpu->plan.dst), cpu->plan.dport, SERVICE);
@@ -334,24 +332,26 @@ static void happen(void)
 static void explore(struct shape shape, lb_u32 ports, lb_u32 distinct, lb_u32 packets)
 {
 	lb_u64 last = handled + packets;
+	struct lb_service *service;
 
 	random_state = seed;
 	sweeps = seed & 2 ? 2 : 15;
 	clock_s = (lb_u16)(seed * 9973);
 	world = world_new(shape);
-	world->settings->syn_s = 3;
+	service = lb_env_service(&world->env[0], 1, SERVICE);
+	world->settings->syn_s = world->settings->closed_s = 3;
 	world->settings->established_s = 6;
 	world->settings->stamp_s = 1;
 	world->settings->fin_s = 4;
-	world->settings->closed_s = 3;
 	world->settings->local_first = (lb_u16)(LB_PORT_FIRST + ports);
 	slots_fill(world, 1, 2); /* publishing flips to the first backend and the last SNAT address alone */
-	lb_env_service(&world->env[0], 1, SERVICE)->snat_count = 1;
-	lb_env_service(&world->env[0], 1, SERVICE)->snat[0] = (lb_u8)shape.snats;
+	service->snat_count = 1;
+	service->snat[0] = (lb_u8)shape.snats;
+	if (shape.backends > 1 && seed & 4)
+		lb_env_backend(&world->env[0], 1, 2)->state = LB_BACKEND_GONE;
 	memset(shadow, 0, sizeof(shadow));
-	memset(clients, 0, sizeof(clients));
 	for (lb_u32 i = 0; i < CLIENTS; i++)
-		clients[i].client = (struct client){address(10, 9, 0, i), (lb_u16)(LB_PORT_FIRST + i % distinct)};
+		clients[i] = (struct kept){{address(10, 9, 0, i), (lb_u16)(LB_PORT_FIRST + i % distinct)}, {0}};
 	while (handled < last) {
 		struct cpu *cpu = &cpus[random_below(&random_state, LANES)];
 

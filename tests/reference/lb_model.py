@@ -230,7 +230,8 @@ class Model:
         plan.hash = self._hash(_word(client) ^ service.salt)
         flow = self._find(client, number)
         if flow and not self._expired(flow, now) and not self._starts_anew(flow, tcp):
-            self._note(flow, True, tcp, now)
+            if not self._gone(flow):  # else it is left to expire
+                self._note(flow, True, tcp, now)
             plan.reason = Reason.FORWARD
         elif tcp & SYN and not tcp & ACK:
             plan.slot = _scale(plan.hash, SLOTS)
@@ -242,10 +243,10 @@ class Model:
         if plan.verdict is not Verdict.FORWARD:
             return plan
         assert flow
-        backend = self.backends.get(flow.backend)
         plan.backend, plan.snat, plan.flow_flags = flow.backend, flow.snat, flow.flags()
-        if backend is None or backend.gone:
+        if self._gone(flow):
             return replace(plan, reason=Reason.BACKEND_GONE)
+        backend = self.backends[flow.backend]
         if plan.reason is Reason.FORWARD_NEW:
             self._learn(view)
         plan.src, plan.dst = (self._snat_address(flow.snat), flow.port), backend.key
@@ -294,7 +295,12 @@ class Model:
 
     def _starts_anew(self, flow: Flow, tcp: int) -> bool:
         unanswered = not (flow.replied or flow.established)
-        return bool(tcp & SYN) and (flow.state() == "closed" or unanswered)
+        nobody_there = self._gone(flow) and not tcp & ACK
+        return bool(tcp & SYN) and (flow.state() == "closed" or unanswered or nobody_there)
+
+    def _gone(self, flow: Flow) -> bool:
+        backend = self.backends.get(flow.backend)
+        return backend is None or backend.gone
 
     def _note(self, flow: Flow, forward: bool, tcp: int, now: int) -> None:
         """Stray packets do not prolong a handshake. An established flow is stamped now and then."""
@@ -312,7 +318,11 @@ class Model:
         flow = self._find(client, number)
         if flow:
             alive = not self._expired(flow, now) and flow.state() != "closed"
-            if alive and (flow.backend == backend or flow.replied or flow.established):
+            if (
+                alive
+                and not self._gone(flow)
+                and (flow.backend == backend or flow.replied or flow.established)
+            ):
                 flow.stamp = now
                 return Reason.FORWARD, flow
             port_stays = flow.snat in service.snats and self._allowed(flow.port, flow.snat)
