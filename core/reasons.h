@@ -30,7 +30,7 @@
 	X(BACKEND_GONE, DROP, "the flow's backend was removed from the configuration")                                 \
 	X(SERVICE_GONE, DROP, "the flow's service was removed from the configuration")                                 \
 	X(FLOW_TABLE_FULL, DROP, "new flow refused: both groups of the flow table hold established flows only")        \
-	X(SNAT_EXHAUSTED, DROP, "new flow refused: no free source port towards the backend was found")                 \
+	X(SNAT_EXHAUSTED, DROP, "new flow refused: a bounded search found no free source port to the backend")         \
 	X(FLOW_BUSY, DROP, "another CPU was creating or ending this flow for too long")                                \
 	X(NEIGHBOUR_UNRESOLVED, DROP, "the next hop's MAC address is not known yet; the kernel is asked for it")       \
 	X(NOT_UNICAST, PASS, "TCP in a frame to a group of hosts (broadcast, multicast); the kernel discards it")

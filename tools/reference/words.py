@@ -30,7 +30,8 @@ REASONS = {
     "BACKEND_GONE": "Nothing: clients of a backend that was removed have to connect anew.",
     "SERVICE_GONE": "Nothing: the service was removed while clients used it.",
     "FLOW_TABLE_FULL": "Raise `datapath.flows` (needs a restart), or shorten the timeouts.",
-    "SNAT_EXHAUSTED": "Give the service more addresses: `snat`.",
+    "SNAT_EXHAUSTED": "Give the service more addresses: `snat`. A search looks at some of the ports and the next SYN's at "
+    "others, so this begins when few are left, before there is none.",
     "FLOW_BUSY": "Single ones are retransmitted; more than that is worth a report.",
     "NEIGHBOUR_UNRESOLVED": "The first packets towards a silent host; if it goes on: does the backend answer ARP, is "
     "there a route?",

@@ -86,7 +86,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.BACKEND_GONE: "the flow's backend was removed from the configuration",
     Reason.SERVICE_GONE: "the flow's service was removed from the configuration",
     Reason.FLOW_TABLE_FULL: "new flow refused: both groups of the flow table hold established flows only",
-    Reason.SNAT_EXHAUSTED: "new flow refused: no free source port towards the backend was found",
+    Reason.SNAT_EXHAUSTED: "new flow refused: a bounded search found no free source port to the backend",
     Reason.FLOW_BUSY: "another CPU was creating or ending this flow for too long",
     Reason.NEIGHBOUR_UNRESOLVED: "the next hop's MAC address is not known yet; the kernel is asked for it",
     Reason.NOT_UNICAST: "TCP in a frame to a group of hosts (broadcast, multicast); the kernel discards it",
