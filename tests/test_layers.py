@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "evener._build": (),
     "evener.instance": ("evener.errors",),
     "evener.netns": ("evener.errors",),
+    "evener.pcap": ("evener.errors",),
     "evener.model": ("evener.errors",),
     "evener.config": ("evener.errors", "evener.model"),
     # pure: the effective model and old ids in, records out
@@ -74,6 +75,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "evener.instance",
         "evener.netns",
         "evener.observe",
+        "evener.pcap",
         "evener.tables",
         "evener.api.client",
         "evener.datapath",
@@ -85,6 +87,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "evener.instance",
         "evener.lab",
         "evener.observe",
+        "evener.pcap",
         "evener.tables",
         "evener.api.client",
         "evener.datapath.base",
@@ -264,7 +267,13 @@ def test_what_the_core_may_ask_of_its_surroundings_is_in_one_place() -> None:
 # ------------------------------------------------------------------------- once, and no second time
 
 
-@pytest.mark.parametrize("what", [r"\.setns\(", r"\b0x8946\b"])
-def test_namespaces_are_entered_and_ethtool_is_asked_in_one_place(what: str) -> None:
-    places = [name for name, path in MODULES.items() if re.search(what, path.read_text())]
-    assert places == ["evener.netns"]
+@pytest.mark.parametrize(
+    ("what", "where"),
+    [
+        (r"\.setns\(", "evener.netns"),
+        (r"\b0x8946\b", "evener.netns"),  # SIOCETHTOOL
+        (r"(?i)\b0xa1b23c4d\b", "evener.pcap"),  # how capture files begin
+    ],
+)
+def test_what_is_done_in_one_place(what: str, where: str) -> None:
+    assert [name for name, path in MODULES.items() if re.search(what, path.read_text())] == [where]

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 from evener import config
 from evener.cli import main
-from evener.cli.pcap import Reader, Record
 from evener.cli.replaying import Hosts, Replay, made_up
 from evener.errors import EvenerError
+from evener.pcap import Reader, Record
 from tests.support import packets, segment
 from tests.support.pcap import read_pcap, write_pcap
 

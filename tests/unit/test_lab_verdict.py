@@ -197,16 +197,6 @@ def test_frames_that_are_cut_short(run: Run, size: int) -> None:
     assert frames.parse(frames.build(run[1][0])[:size]) is None
 
 
-def test_a_pcap_is_what_was_written(run: Run, tmp_path: Path) -> None:
-    path = tmp_path / "a.pcap"
-    written = [(segment.time_ns, frames.build(segment)) for segment in run[1]]
-    frames.write_pcap(path, written)
-    assert list(frames.read_pcap(path)) == written
-    path.write_bytes(b"no pcap, this")
-    with pytest.raises(ValueError, match="not a pcap"):
-        list(frames.read_pcap(path))
-
-
 def test_a_signal_is_noted_and_raised_later() -> None:
 
     stop = Stop()

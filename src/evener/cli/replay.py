@@ -35,9 +35,9 @@ def command(config: Path, in_pcap: Path, out_pcap: Path, as_json: bool) -> None:
     \b
     Example: evener replay evener.toml in.pcap out.pcap
     """
-    from evener.cli.pcap import Reader, Writer
     from evener.cli.replaying import Hosts, Replay
     from evener.config import load
+    from evener.pcap import Reader, Writer
 
     read, capture = load(config), Reader(in_pcap)
     if out_pcap.exists() and out_pcap.samefile(in_pcap):

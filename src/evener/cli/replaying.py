@@ -16,11 +16,11 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from evener._generated.reasons import VERDICTS, Reason, Verdict
-from evener.cli.pcap import Record
 from evener.clock import ManualClock
 from evener.datapath.native import FRAME_MAX
 from evener.datapath.sim import Simulator
 from evener.model import Config
+from evener.pcap import Record
 from evener.tables.effective import Network, NextHop
 from evener.tables.memory import Sizes
 

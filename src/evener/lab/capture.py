@@ -18,10 +18,11 @@ import struct
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from evener.errors import EvenerError
 from evener.lab import namespaces
+from evener.pcap import SNAPSHOT_BYTES, Record, Writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,6 @@ _PACKET_MR_PROMISC = 1
 _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
 _TP_STATUS_VLAN_VALID, _TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
 
-_MAX_FRAME = 1 << 18  # GRO and GSO frames are larger than any MTU
 _ANCILLARY = socket.CMSG_SPACE(16) + socket.CMSG_SPACE(
     20
 )  # struct timespec, struct tpacket_auxdata
@@ -95,8 +95,8 @@ class Capture:
         self._socket = namespaces.in_namespace(self._namespace, self._open)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         try:
-            file = self.path.open("wb")
-        except OSError:
+            file = Writer(self.path, self._nanoseconds)
+        except EvenerError:
             self._close()
             raise
         self._thread = threading.Thread(target=self._run, args=(file,), name="capture", daemon=True)
@@ -161,21 +161,19 @@ class Capture:
         self._socket.close()
         os.close(self._stop)
 
-    def _run(self, file: BinaryIO) -> None:
+    def _run(self, file: Writer) -> None:
         try:
             with file:
                 self._copy(file)
         except BaseException as error:
             self._failure = error
 
-    def _copy(self, file: BinaryIO) -> None:
+    def _copy(self, file: Writer) -> None:
         """Write frames until told to stop, then until it is quiet."""
-        magic = 0xA1B23C4D if self._nanoseconds else 0xA1B2C3D4
-        file.write(struct.pack("=IHHiIII", magic, 2, 4, 0, 0, _MAX_FRAME, 1))
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._stop, select.POLLIN)
-        buffer = bytearray(_MAX_FRAME)
+        buffer = bytearray(SNAPSHOT_BYTES)
         while self._stop not in (ready := dict(poll.poll())):
             if self._socket.fileno() in ready:
                 self._drain(file, buffer, time.monotonic() + 1.0)
@@ -186,9 +184,8 @@ class Capture:
         while poll.poll(self._quiet_s * 1000) and time.monotonic() < end:
             self._drain(file, buffer, end)
 
-    def _drain(self, file: BinaryIO, buffer: bytearray, end: float) -> None:
+    def _drain(self, file: Writer, buffer: bytearray, end: float) -> None:
         """Write what the socket holds, until it is empty or (monotonic) time is up."""
-        unit = 1 if self._nanoseconds else 1000
         while time.monotonic() < end:
             try:
                 size, ancillary, _, _ = self._socket.recvmsg_into(
@@ -202,27 +199,25 @@ class Capture:
                 ):  # told once when the interface goes down; it may come back
                     continue
                 raise
-            seconds, nanoseconds, tag = _read_ancillary(ancillary)
-            total = size + len(tag)
-            file.write(struct.pack("=IIII", seconds, nanoseconds // unit, total, total))
-            file.write(buffer[:12] + tag + buffer[12:size] if tag else memoryview(buffer)[:size])
+            time_ns, tag = _read_ancillary(ancillary)
+            frame = bytes(memoryview(buffer)[:size])
+            file.write(Record.whole(time_ns, frame[:12] + tag + frame[12:] if tag else frame))
             self._frames += 1
-            self._size_bytes += total
+            self._size_bytes += size + len(tag)
 
 
-def _read_ancillary(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int, bytes]:
-    """Time of arrival (seconds, nanoseconds) and the VLAN tag, which the kernel has taken out of
-    the frame.
-    """
-    seconds = nanoseconds = 0
+def _read_ancillary(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, bytes]:
+    """Time of arrival (ns since 1970) and the VLAN tag, which the kernel has taken out of the frame."""
+    time_ns = 0
     tag = b""
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
             seconds, nanoseconds = struct.unpack("=qq", data[:16])
+            time_ns = seconds * 10**9 + nanoseconds
         elif (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
             status, _, _, _, _, tci, tpid = struct.unpack("=IIIHHHH", data[:20])
             if status & _TP_STATUS_VLAN_VALID:
                 tag = struct.pack(
                     "!HH", tpid if status & _TP_STATUS_VLAN_TPID_VALID else 0x8100, tci
                 )
-    return seconds, nanoseconds, tag
+    return time_ns, tag

@@ -30,6 +30,7 @@ from evener.lab import balancer, frames, netcat, simulated, topology, verdict, w
 from evener.lab.capture import Capture
 from evener.lab.stop import Stop
 from evener.model import Driver
+from evener.pcap import Reader, Record, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,7 +153,9 @@ def _simulated(stage: Stage) -> Report:
             stage.narrate(event_json(event, cpu, snapshot))
 
     exchanges = talk.hold(lambda number: stage.say(_heading(number)), passed)
-    frames.write_pcap(stage.capture, talk.segment.frames)
+    with Writer(stage.capture) as written:
+        for at, frame in talk.segment.frames:
+            written.write(Record.whole(at, frame))
     return _judge(stage, lab, Driver.SIM, exchanges, _evidence(stage, lab), reasons(snapshot))
 
 
@@ -254,7 +257,7 @@ def _judge(
 
 
 def _evidence(stage: Stage, lab: Lab) -> witness.Evidence:
-    parsed = (frames.parse(frame, at) for at, frame in frames.read_pcap(stage.capture))
+    parsed = (frames.parse(one.frame, one.time_ns) for one in Reader(stage.capture))
     cast = witness.Cast(lab.clients[0], lab.balancer, lab.backends, balancer.PORT)
     return witness.examine((segment for segment in parsed if segment), cast)
 

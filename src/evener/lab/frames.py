@@ -11,16 +11,9 @@ import struct
 from dataclasses import dataclass
 from enum import IntFlag
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 _ETHERNET_BYTES = 14
 _IPV4, _TCP = 0x0800, 6
-_PCAP_MAGIC_NS = 0xA1B23C4D
-_FRAME_MAX = 1 << 18
 
 
 class Flag(IntFlag):
@@ -111,27 +104,6 @@ def checksum(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
-
-
-def read_pcap(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Frames of a pcap that this machine wrote in nanoseconds, each with its time since 1970."""
-    data = path.read_bytes()
-    if len(data) < 24 or struct.unpack_from("=I", data)[0] != _PCAP_MAGIC_NS:
-        raise ValueError(f"{path} is not a pcap of this machine")
-    at = 24
-    while at + 16 <= len(data):
-        seconds, nanoseconds, size, _ = struct.unpack_from("=IIII", data, at)
-        yield seconds * 10**9 + nanoseconds, data[at + 16 : at + 16 + size]
-        at += 16 + size
-
-
-def write_pcap(path: Path, frames: Iterable[tuple[int, bytes]]) -> None:
-    """The opposite: Ethernet, nanoseconds."""
-    with path.open("wb") as file:
-        file.write(struct.pack("=IHHiIII", _PCAP_MAGIC_NS, 2, 4, 0, 0, _FRAME_MAX, 1))
-        for time_ns, frame in frames:
-            size = len(frame)
-            file.write(struct.pack("=IIII", *divmod(time_ns, 10**9), size, size) + frame)
 
 
 def _with_checksum(data: bytes, at: int, value: int) -> bytes:

@@ -18,7 +18,8 @@ from evener.errors import EvenerError
 _MAGIC_US, _MAGIC_NS = 0xA1B2C3D4, 0xA1B23C4D
 _ETHERNET: Final = 1
 _FRAME_MAX: Final = 1 << 20
-_SNAPSHOT_BYTES: Final = 1 << 18
+SNAPSHOT_BYTES: Final = 1 << 18
+"""The longest frame that a file of ours says it holds: GRO and GSO make them longer than any MTU."""
 _OTHERS: Final = (
     (b"\x0a\x0d\x0d\x0a", "a pcapng file", "convert it: editcap -F pcap IN OUT"),
     (b"\x1f\x8b", "a compressed file", "unpack it with gunzip"),
@@ -37,6 +38,11 @@ class Record:
     time_ns: int
     frame: bytes
     wire_bytes: int
+
+    @classmethod
+    def whole(cls, time_ns: int, frame: bytes) -> Record:
+        """Of a frame that was captured to its end."""
+        return cls(time_ns, frame, len(frame))
 
 
 class Reader:
@@ -93,16 +99,19 @@ class Reader:
 
 
 class Writer:
-    """A new capture file, in this machine's byte order; a context manager."""
+    """A new capture file, in this machine's byte order; a context manager.
 
-    def __init__(self, path: Path, nanoseconds: bool) -> None:
+    EvenerError: it cannot be written there.
+    """
+
+    def __init__(self, path: Path, nanoseconds: bool = True) -> None:
         self._unit_ns = 1 if nanoseconds else 1000
         magic = _MAGIC_NS if nanoseconds else _MAGIC_US
         try:
             self._file: BinaryIO = path.open("wb")
         except OSError as error:
             raise EvenerError(f"cannot be written: {error.strerror}", str(path)) from error
-        self._file.write(struct.pack("=IHHiIII", magic, 2, 4, 0, 0, _SNAPSHOT_BYTES, _ETHERNET))
+        self._file.write(struct.pack("=IHHiIII", magic, 2, 4, 0, 0, SNAPSHOT_BYTES, _ETHERNET))
 
     def write(self, record: Record) -> None:
         """Append a frame."""
@@ -110,6 +119,10 @@ class Writer:
         sizes = (len(record.frame), record.wire_bytes)
         self._file.write(struct.pack("=IIII", seconds, rest // self._unit_ns, *sizes))
         self._file.write(record.frame)
+
+    def flush(self) -> None:
+        """Whoever looks at the file now sees all that was written."""
+        self._file.flush()
 
     def __enter__(self) -> Self:
         return self
