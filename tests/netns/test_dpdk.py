@@ -17,13 +17,23 @@ from pathlib import Path
 
 import pytest
 
+from evener.errors import EvenerError
 from evener.lab.capture import Capture
 from evener.lab.topology import BRIDGE
 from tests.support.bpf import needs_namespaces
 from tests.support.dpdk import needs_dpdk
 from tests.support.packets import TCP, parse
 from tests.support.pcap import read_pcap
-from tests.support.running import DPDK_FORMS, NET_TAP, VIP, Running, result, running, wait_until
+from tests.support.running import (
+    DPDK_FORMS,
+    NET_TAP,
+    VIP,
+    Held,
+    Running,
+    result,
+    running,
+    wait_until,
+)
 from tests.support.wire import BALANCER
 
 pytestmark = [pytest.mark.netns, needs_namespaces, needs_dpdk, pytest.mark.timeout(300)]
@@ -31,6 +41,14 @@ pytestmark = [pytest.mark.netns, needs_namespaces, needs_dpdk, pytest.mark.timeo
 PORT = 8080
 PATIENT = ("--patience", "90")
 """A busy machine takes its time to start a worker, and TCP waits twice as long each time."""
+BACKENDS = ", ".join(f'"10.0.0.2:{port}"' for port in range(9001, 9201))
+MANY = f"""
+[pool.many]
+backends = [{BACKENDS}]
+[service.many]
+listen = "{VIP}:9000/tcp"
+pool = "many"
+"""
 
 
 @pytest.fixture(params=DPDK_FORMS)
@@ -115,6 +133,31 @@ def test_daemon_and_worker_die_together(system: Running) -> None:
     system.start()
     before = {row["port"]: row["messages"] for row in held.report()}
     wait_until(lambda: everybody_spoke(held.report(), before, 2), "connections to go on", 90)
+    assert [row for row in held.stop() if row["broken"]] == []
+
+
+def spoken(system: Running, held: Held, what: str) -> None:
+    before = {row["port"]: row["messages"] for row in held.report()}
+    wait_until(lambda: everybody_spoke(held.report(), before, 2), what, 90)
+
+
+def test_tables_that_must_grow(system: Running) -> None:
+    """The worker from before goes on until the new one begins, and again if that one does not start."""
+    held = system.hold("h1", PORT, 20, "--every", "0.05", *PATIENT)
+    (first,) = system.workers
+    system.kill()
+    text = system.config.read_text() + MANY
+    system.config.write_text(text.replace("--vdev=net_", "--vdev=net_no_"))
+    with pytest.raises(EvenerError, match="before it was ready"):
+        system.start()
+    wait_until(lambda: system.workers not in ([], [first]), "the worker before, started again")
+    spoken(system, held, "connections to go on with the worker of before")
+    (again,) = system.workers
+    system.config.write_text(text)
+    system.start()
+    assert again not in system.workers
+    spoken(system, held, "connections to go on with a new worker over larger tables")
+    assert system.api.status()["adopted"]
     assert [row for row in held.stop() if row["broken"]] == []
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from evener import config as configuration
 from evener import daemon as whole
 from evener.api import server
 from evener.control.daemon import Daemon
-from evener.errors import DaemonError
+from evener.errors import DaemonError, DatapathError
 from evener.instance import Instance
 from evener.model import Config
 from evener.tables.effective import Network, NextHop
@@ -45,6 +46,22 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instan
 @pytest.fixture
 def daemon(instance: Instance) -> Daemon:
     return Daemon(configuration.loads(TEXT), Path("lab.toml"), instance)
+
+
+class Nowhere:
+    """In the place of the one who watches the network, and asks in it: there is none."""
+
+    network = Network()
+    interfaces: ClassVar[dict[str, int]] = {}
+
+    async def start(self) -> None:
+        """It has started."""
+
+    async def stop(self) -> None:
+        """It has ended."""
+
+    async def resolve(self, addresses: object) -> None:
+        """Nobody is asked."""
 
 
 def network(last: int) -> Network:
@@ -131,7 +148,7 @@ def test_what_is_done_again_and_again_outlives_a_failure(
     assert "no luck" in caplog.text
 
 
-def test_flows_of_ids_that_nobody_knows_end_with_the_first_publication(daemon: Daemon) -> None:
+def test_flows_of_ids_that_nobody_knows_end_with_the_start(daemon: Daemon) -> None:
     """The daemon before removed a service and died before it had ended the service's flows."""
     flows = daemon.datapath.tables.flows
     ours = 1 << 48 | 0x0A, 1 | 1 << 32 | 0x0400 << 16
@@ -141,8 +158,49 @@ def test_flows_of_ids_that_nobody_knows_end_with_the_first_publication(daemon: D
         flows[record] = client, binding | daemon.datapath.now() << 48
     daemon._strangers = True
     asyncio.run(daemon._publish(daemon.config))
+    assert np.count_nonzero(flows["binding"]) == 4  # before the attachment, some may be missing
+    daemon._running = True
+    asyncio.run(daemon._publish(daemon.config))
     held = np.flatnonzero(flows["binding"] & np.uint64(0xFFFF)).tolist()
     assert held == [0, 3]  # the last is a port in quarantine, of a known backend
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_a_start_that_fails_ends_what_it_made_alone(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, adopted: bool
+) -> None:
+    ended = []
+    for name in ("close", "remove"):
+        monkeypatch.setattr(daemon.datapath, name, lambda name=name: ended.append(name))
+
+    def attach(_: object) -> None:
+        raise DatapathError("no")
+
+    daemon.adopted, daemon._attach = adopted, attach
+    daemon._watcher = Nowhere()  # type: ignore[assignment]
+    with pytest.raises(DatapathError):
+        asyncio.run(daemon.start())
+    assert ended == ["close" if adopted else "remove"]
+
+
+def test_flows_that_come_with_the_attachment_are_ended_if_nobody_knows_them(
+    daemon: Daemon,
+) -> None:
+    """DPDK's new tables have their flows from the old ones as late as that."""
+    flows = daemon.datapath.tables.flows
+
+    def attach(_: object) -> None:
+        flows[0] = 9 << 48, 1 | 1 << 32 | 0x0400 << 16 | daemon.datapath.now() << 48
+
+    daemon._attach, daemon._strangers = attach, True
+    daemon._watcher = Nowhere()  # type: ignore[assignment]
+
+    async def work() -> None:
+        await daemon.start()
+        await daemon.stop(keep=True)
+
+    asyncio.run(work())
+    assert not (flows["binding"] & np.uint64(0xFFFF)).any()
 
 
 def test_status_counts_the_flows_that_are_listed(daemon: Daemon) -> None:

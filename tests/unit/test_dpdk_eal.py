@@ -126,4 +126,9 @@ def test_the_whole_command_and_what_of_it_was_chosen() -> None:
         "--idle-us=5",
     ]  # fmt: skip
     other = eal.command("/other", given, "/run/y.tables", [(1, 2), (3, 4)])
+    assert eal.kernels(line) == [7, 8]
+    assert eal.again(line, [3, 4]) == [
+        {"--kernel=7:9": "--kernel=7:3", "--kernel=8:10": "--kernel=8:4"}.get(word, word)
+        for word in line
+    ]
     assert eal.choices(line) == eal.choices(other) == [*SAFE, VDEV, "--", "--idle-us=5"]

@@ -162,8 +162,9 @@ def test_larger_tables_go_on_with_flows_counters_and_seed(path: Path) -> None:
         path.with_suffix(".new"), dpdk_share.grown(replace(SIZES, cpus=1, services=128), SIZES)
     )
     assert new.sizes == replace(SIZES, services=128)
+    new.inherit(old)
     new.copy_from(old)
-    new.move_to(path)
+    new.take_place(path)
     again = Share.find(path).share
     assert again is not None
     tables = again.tables
@@ -177,6 +178,27 @@ def test_larger_tables_go_on_with_flows_counters_and_seed(path: Path) -> None:
     assert tables.generation == 12
     assert np.count_nonzero(tables.services.view("u1")) == 0
     assert not list(path.parent.glob("*.new"))
+
+
+def test_a_file_takes_a_place_and_gives_it_back(path: Path) -> None:
+    old = Share.make(path, SIZES)
+    old.head["worker"] = 1
+    new = Share.make(dpdk_share.new_name(path), SIZES)
+    new.head["worker"] = 2
+
+    def there() -> dict[str, int]:
+        found = {p.name: Share.find(p).share for p in path.parent.iterdir()}
+        return {name: int(share.head["worker"][0]) for name, share in found.items() if share}
+
+    new.take_place(path)
+    assert (there(), new.path) == ({"x.tables": 2, "x.tables.old": 1}, path)
+    new.give_place_back()
+    assert there() == {"x.tables": 1, "x.tables.new": 2}
+    assert new.path == dpdk_share.new_name(path)
+    path.unlink()
+    new.take_place(path)
+    new.give_place_back()  # to nobody
+    assert (there(), new.path) == ({"x.tables": 2}, path)
 
 
 def test_memory_that_is_too_little_is_one_sentence() -> None:

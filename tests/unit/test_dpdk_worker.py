@@ -23,10 +23,10 @@ import pytest
 from evener import config as configuration
 from evener.control.daemon import Daemon
 from evener.control.drivers import DRIVERS
-from evener.datapath import dpdk, dpdk_share, dpdk_worker
+from evener.datapath import dpdk, dpdk_before, dpdk_share, dpdk_worker
 from evener.datapath.dpdk import DpdkDatapath
 from evener.datapath.dpdk_share import Room
-from evener.errors import DatapathError, EvenerError, MachineError
+from evener.errors import DatapathError, EvenerError, InterfaceError, MachineError
 from evener.instance import Instance
 from evener.model import Driver
 from evener.tables.memory import Sizes
@@ -55,6 +55,8 @@ class FakeTap:
     numbers: ClassVar[dict[str, int]] = {}
 
     def __init__(self, name: str) -> None:
+        if name not in self.numbers:
+            raise InterfaceError("it is no TAP device", name)
         self.name = name
         self.ifindex = self.numbers[name]
         self.ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -63,6 +65,10 @@ class FakeTap:
     @classmethod
     def open(cls, name: str) -> FakeTap:
         return cls(name)
+
+    @classmethod
+    def numbered(cls, ifindex: int) -> FakeTap | None:
+        return next((cls(name) for name, n in cls.numbers.items() if n == ifindex), None)
 
     def is_current(self) -> bool:
         return self.numbers.get(self.name) == self.ifindex
@@ -88,14 +94,16 @@ class Bench:
         self.path = folder / "x"
         self.all: list[DpdkDatapath] = []
 
-    def open(self, *own: str, sizes: Sizes = SIZES, eal: tuple[str, ...] = EAL) -> DpdkDatapath:
+    def open(
+        self, *own: str, sizes: Sizes = SIZES, eal: tuple[str, ...] = EAL, tap: str = "tap0"
+    ) -> DpdkDatapath:
         behind = ("--", *own) if own else ()
-        self.all.append(DpdkDatapath.open(sizes, self.path, ("tap0",), (*eal, *behind)))
+        self.all.append(DpdkDatapath.open(sizes, self.path, (tap,), (*eal, *behind)))
         return self.all[-1]
 
-    def run(self, *own: str, **more: Any) -> DpdkDatapath:
-        datapath = self.open(*own, **more)
-        datapath.attach(["tap0"])
+    def run(self, *own: str, tap: str = "tap0", **more: Any) -> DpdkDatapath:
+        datapath = self.open(*own, tap=tap, **more)
+        datapath.attach([tap])
         return datapath
 
     def pid(self) -> int:
@@ -114,7 +122,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     program.write_text(f"#!{sys.executable}\n" + Path(fake_worker.__file__).read_text())
     program.chmod(0o755)
     monkeypatch.setattr(dpdk, "PROGRAM", program)
-    monkeypatch.setattr(dpdk, "Tap", FakeTap)
+    for module in (dpdk, dpdk_before):
+        monkeypatch.setattr(module, "Tap", FakeTap)
     monkeypatch.setattr(FakeTap, "numbers", {"tap0": 7})
     bench = Bench(tmp_path)
     yield bench
@@ -345,6 +354,120 @@ def test_smaller_tables_stay_as_they_are(bench: Bench) -> None:
     first.close()
     second = bench.run(sizes=replace(SIZES, backends=8))
     assert second.tables.sizes == sizes
+    assert bench.pid() == pid
+
+
+# --- another in its place
+
+LARGER = replace(SIZES, backends=SIZES.backends * 2)
+OTHER = replace(SIZES, flow_groups=SIZES.flow_groups * 2)
+
+
+def line(pid: int) -> list[str]:
+    """A worker's command line, without descriptors."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    return [w.rpartition(":")[0] if w.startswith("--kernel=") else w for w in words]
+
+
+def test_the_old_worker_goes_on_until_the_new_one_is_about_to_begin(bench: Bench) -> None:
+    """What it changes in the meantime is not lost."""
+    first = bench.run()
+    flow(first)
+    pid = bench.pid()
+    second = bench.open(sizes=LARGER)
+    assert (bench.pid(), second.worker) == (pid, pid)
+    assert not second.tables.flows["client"].any()
+    second.grace()  # of tables that nobody reads
+    first.tables.flows[3] = 13, 14
+    first.tables.reason_counters[0, 1] = 15
+    first.close()
+    second.attach(["tap0"])
+    assert bench.pid() not in (0, pid)
+    assert second.tables.flows[3].tolist() == (13, 14)
+    assert second.tables.reason_counters[0, 1] == 15
+    assert second.tables.sizes.backends == LARGER.backends
+    assert [p.name for p in bench.path.parent.glob("x*")] == ["x"]
+
+
+@pytest.mark.parametrize("sizes", [LARGER, OTHER])
+def test_when_the_new_one_does_not_start_the_old_one_is_started_again(
+    bench: Bench, sizes: Sizes, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = bench.run("--idle-us=5")
+    flow(first)
+    pid, started = bench.pid(), line(bench.pid())
+    second = bench.open("--fail=no", sizes=sizes)
+    first.close()
+    with pytest.raises(DatapathError, match=r"before it was ready .*: no"):
+        second.attach(["tap0"])
+    wait_until(lambda: bench.pid() not in (0, pid), "the old worker over the old file")
+    again = bench.pid()
+    assert line(again) == started
+    assert f"the DPDK worker from before is started again, pid {again}" in caplog.messages
+    for _ in range(3):
+        second.tend()
+    second.remove()  # as a daemon that took nothing over does
+    assert [p.name for p in bench.path.parent.glob("x*")] == ["x"]
+    third = bench.open("--idle-us=5")
+    assert (bench.pid(), third.adopted, third.warnings) == (again, True, [])
+    assert third.tables.flows[3].tolist() == (11, 12)
+    third.attach(["tap0"])
+    assert bench.pid() == again
+
+
+def test_the_old_one_is_of_the_program_that_it_was(bench: Bench) -> None:
+    """Which may be gone by now, and the file of a layout that the new one does not know."""
+    first = bench.run()
+    first._share.head["layout"] ^= 1
+    program = Path(f"/proc/{bench.pid()}/exe").resolve()
+    pid = bench.pid()
+    first.close()
+    second = bench.open("--fail=no")
+    with pytest.raises(DatapathError):
+        second.attach(["tap0"])
+    wait_until(lambda: bench.pid() not in (0, pid), "the old worker over the old file")
+    assert Path(f"/proc/{bench.pid()}/exe").resolve() == program
+    assert dpdk_share.Share.find(bench.path).unfit == "its tables have another layout"
+
+
+@pytest.mark.parametrize("still_there", [True, False])
+def test_when_the_new_one_does_not_start_over_other_interfaces(
+    bench: Bench, caplog: pytest.LogCaptureFixture, still_there: bool
+) -> None:
+    first = bench.run()
+    flow(first)
+    pid, started = bench.pid(), line(bench.pid())
+    first.close()
+    FakeTap.numbers["tap1"] = 8
+    if not still_there:
+        del FakeTap.numbers["tap0"]
+    second = bench.open("--fail=no", tap="tap1")
+    with pytest.raises(DatapathError, match="before it was ready"):
+        second.attach(["tap1"])
+    if still_there:
+        wait_until(lambda: bench.pid() not in (0, pid), "the old worker")
+        assert line(bench.pid()) == started
+    else:
+        assert "the DPDK worker from before cannot go on: its interface 7 is gone" in (
+            caplog.messages
+        )
+    assert bench.open().tables.flows[3].tolist() == (11, 12)
+
+
+def test_what_is_wrong_is_said_before_anything_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run().close()
+    pid = bench.pid()
+    with pytest.raises(DatapathError, match="--tables=x is the daemon's to say"):
+        bench.open("--tables=x", sizes=LARGER)
+    with pytest.raises(DatapathError, match="does not name lcores"):
+        bench.open(sizes=LARGER, eal=("-l", "a", *EAL))
+    with pytest.raises(InterfaceError, match="no TAP device"):
+        bench.run(sizes=LARGER, tap="tap9")
+    monkeypatch.setattr(dpdk, "room", lambda _: Room(1 << 20, 1 << 40))
+    with pytest.raises(MachineError, match="too little memory: the tables take"):
+        bench.open(sizes=LARGER)
     assert bench.pid() == pid
 
 

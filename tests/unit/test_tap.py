@@ -53,6 +53,20 @@ def test_made_up_and_gone_with_its_last_queue(inside: Inside) -> None:
     inside(test)
 
 
+def test_by_its_number(inside: Inside) -> None:
+    def test() -> None:
+        first = Tap.open("tap0")
+        second = Tap.numbered(first.ifindex)
+        assert second is not None
+        assert (second.name, second.ifindex) == ("tap0", first.ifindex)
+        for tap in (first, second):
+            tap.close()
+        assert Tap.numbered(first.ifindex) is None
+        assert Tap.numbered(socket.if_nametoindex("lo")) is None  # it is no TAP
+
+    inside(test)
+
+
 def test_a_detached_queue_gets_no_frames_until_it_is_attached(
     inside: Inside,
 ) -> None:

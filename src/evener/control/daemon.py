@@ -96,9 +96,13 @@ class Daemon:
                 network = self._watcher.network
                 if network is not self._published or self._reachable(network) != network:
                     await self._publish(self.config)
+                # Not before: flows of an earlier daemon may only have come with the attachment.
+                await asyncio.to_thread(self._end_retired)
         except BaseException:
             await self._watcher.stop()
-            if not self.adopted:
+            if self.adopted:
+                self.datapath.close()
+            else:
                 self.datapath.remove()
             raise
         self._running = True
@@ -210,7 +214,8 @@ class Daemon:
                     AGAIN_S, self._network_changed, self._watcher.network
                 )
             raise
-        await asyncio.to_thread(self._end_retired)
+        if self._running:
+            await asyncio.to_thread(self._end_retired)
         return generation
 
     def _reachable(self, network: Network) -> Network:

@@ -19,7 +19,16 @@ from typing import Final
 from evener.datapath import dpdk_eal
 from evener.datapath.base import Attachment
 from evener.datapath.claims import end_abandoned
-from evener.datapath.dpdk_share import Share, check_room, grown, offsets, room
+from evener.datapath.dpdk_before import Before
+from evener.datapath.dpdk_share import (
+    Share,
+    check_room,
+    grown,
+    new_name,
+    offsets,
+    old_name,
+    room,
+)
 from evener.datapath.dpdk_worker import Worker
 from evener.datapath.native import Core, fence
 from evener.datapath.seed import new_seed
@@ -46,7 +55,12 @@ class DpdkDatapath:
     driver = Driver.DPDK.value
 
     def __init__(
-        self, share: Share, path: Path, interfaces: tuple[str, ...], eal: Sequence[str]
+        self,
+        share: Share,
+        path: Path,
+        interfaces: tuple[str, ...],
+        eal: Sequence[str],
+        old: Share | None = None,
     ) -> None:
         self.tables = share.tables
         self.attachments: tuple[Attachment, ...] = ()
@@ -54,6 +68,7 @@ class DpdkDatapath:
         self.warnings: list[str] = []
         self.trouble = ""
         self._share = share
+        self._old = old  # whose flows `share` is to go on with, when nobody changes them any more
         self._path = path
         self._interfaces = interfaces
         self._eal = tuple(eal)
@@ -73,13 +88,14 @@ class DpdkDatapath:
         """Over the file that an earlier daemon left, or a new one; a worker that runs is left to run.
 
         sizes: the least that there is to be room for, as for XDP; cpus is set to the lanes that `eal` names.
-        MachineError: the worker was not built, or there is too little memory. DatapathError: `eal` is wrong.
+        A new file has nothing but its seed and ids from the old one before `attach`. MachineError: the worker
+        was not built, or there is too little memory. DatapathError: `eal` is wrong.
         """
         require()
-        _unfinished(path).unlink(missing_ok=True)  # of a daemon that did not come to its end
-        lanes = dpdk_eal.lanes(eal)
-        completed = dpdk_eal.complete(eal, len(interfaces))
-        wanted = replace(sizes, cpus=lanes)
+        for left in (new_name(path), old_name(path)):  # of a daemon that did not come to its end
+            left.unlink(missing_ok=True)
+        wanted = replace(sizes, cpus=dpdk_eal.lanes(eal))
+        dpdk_eal.command("", eal, "", [(0, 0)] * len(interfaces))  # refuses what is not to be there
         found = Share.find(path)
         old, lost = found.share, found.unfit
         if old is not None and {"flow_groups", "port_tables"} & {*size_changes(old.sizes, wanted)}:
@@ -88,29 +104,30 @@ class DpdkDatapath:
         needed = grown(wanted, old.sizes) if old is not None else wanted
         if old is not None and needed == old.sizes:
             if worker is None:
-                check_room(0, dpdk_eal.own_memory_bytes(completed), room(path.parent))
-            share = old
+                _check_room(0, path, eal, len(interfaces))
+            self = cls(old, path, interfaces, eal)
         else:
-            share = _new_file(path, needed, completed)
-        self = cls(share, path, interfaces, eal)
-        if old is not None:
-            raw = {name: old.tables.raw(name) for name in ("services", "backends", "snats")}
-            self.ids = ids_in_force(raw, old.tables.active, share.sizes)
-            if share is not old:
-                if worker is not None:
-                    self._warn("the DPDK worker is started anew: its tables were too small")
-                    worker.stop()
-                    worker = None
-                share.copy_from(old)
-            else:
-                self._worker = worker
+            _check_room(offsets(needed)[1], path, eal, len(interfaces))
+            self = cls(Share.make(new_name(path), needed), path, interfaces, eal, old)
+        self._worker = worker
+        self._take_over(old)
         if lost:
             self._warn(f"the flows of the daemon before this one were lost: {lost}")
-        if self._worker is not None:
+        return self
+
+    def _take_over(self, old: Share | None) -> None:
+        """Ids and seed of what an earlier daemon left."""
+        if old is not None:
+            raw = {name: old.tables.raw(name) for name in ("services", "backends", "snats")}
+            self.ids = ids_in_force(raw, old.tables.active, self._share.sizes)
+        if self._old is not None:
+            self._share.inherit(self._old)
+            if self._worker is not None:
+                self._warn("the DPDK worker is started anew: its tables were too small")
+        elif old is not None and self._worker is not None:
             self._compare_arguments(self._worker)
         self.tables.prepare(new_seed())
         self._end_abandoned()
-        return self
 
     def _end_abandoned(self) -> None:
         """The daemon before, or a worker, may have been killed in the middle of something."""
@@ -162,16 +179,17 @@ class DpdkDatapath:
         with self._turn:
             first, self._attached = not self._attached, True
             renewed = [name for name in names if self._hold(name)]
-            if first and self._share.path != self._path:
-                self._take_place()
-            worker = self._worker
-            if worker is not None and worker.alive() and (renewed or not self._suits(worker)):
-                log.warning("the DPDK worker is started anew, over the interfaces as they are now")
-                worker.stop()
-                self._worker = None
-            if self._worker is None or not self._worker.alive():
-                self._start()
-            self._wait_ready()
+            worker = self._worker if self._worker is not None and self._worker.alive() else None
+            if self._is_new() or (first and worker is not None and not self._suits(worker)):
+                self._replace(worker)
+            else:
+                if worker is not None and renewed:
+                    log.warning("the DPDK worker is started anew, over the interfaces as they are")
+                    worker.stop()
+                    self._worker = worker = None
+                if worker is None:
+                    self._start()
+                self._wait_ready()
             modes = dpdk_eal.port_modes(self._eal, len(self._interfaces))
             self.attachments = tuple(
                 Attachment(name, self._taps[name].ifindex, mode)
@@ -198,12 +216,48 @@ class DpdkDatapath:
         held = [self._taps.get(name) for name in self._interfaces]
         return [text.split(":")[0] for text in taps] == [str(t.ifindex) for t in held if t]
 
-    def _take_place(self) -> None:
-        """The new file is complete: now what an earlier daemon left ends."""
-        old = Worker.running(self._path)
-        if old is not None:
-            old.stop()
-        self._share.move_to(self._path)
+    # ---- what an earlier daemon left, and what takes its place
+
+    def _is_new(self) -> bool:
+        """Whether the file has not yet taken the place of the one that was there, if there was one."""
+        return self._share.path != self._path
+
+    def _replace(self, worker: Worker | None) -> None:
+        """Start a worker in the place of one, and over the new file if there is one. When that fails, all
+        is as it was before, the old file and a worker over it, and the error says why."""
+        before = Before.of(worker, self._taps.values())
+        try:
+            if worker is not None:
+                log.warning("the DPDK worker, pid %d, is replaced by another", worker.pid)
+                worker.stop()
+                self._worker = None
+            try:
+                self._begin_anew()
+            except BaseException:
+                self._go_back(before)
+                raise
+        finally:
+            if before is not None:
+                before.forget()
+        old_name(self._path).unlink(missing_ok=True)
+        self._old = None
+
+    def _begin_anew(self) -> None:
+        if self._is_new():
+            if self._old is not None:
+                self._share.copy_from(self._old)  # nobody changes it any more
+            self._share.take_place(self._path)
+        self._start()
+        self._wait_ready()
+
+    def _go_back(self, before: Before | None) -> None:
+        self._attached = False  # what runs over the old file is not to be tended over the new one
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+        self._share.give_place_back()
+        if before is not None:
+            self._worker = before.start_again()
 
     # ---- the worker
 
@@ -326,10 +380,16 @@ class DpdkDatapath:
             if self._worker is not None:
                 self._worker.release()
                 self._worker = None
+            if self._is_new():
+                self._share.path.unlink(missing_ok=True)
             self._let_go()
 
     def remove(self) -> None:
-        """End the worker, then take the file away and give the TAPs back."""
+        """End the worker, then take the file away and give the TAPs back. What was there before and has not
+        been replaced goes on."""
+        if self._is_new():
+            self.close()
+            return
         with self._turn:
             self._attached = False
             try:
@@ -357,12 +417,7 @@ def require() -> None:
         )
 
 
-def _new_file(path: Path, sizes: Sizes, completed: Sequence[str]) -> Share:
-    """Beside the one that is there, until its own is complete."""
-    frames = dpdk_eal.own_memory_bytes(completed)
-    check_room(offsets(sizes)[1], frames, room(path.parent))
-    return Share.make(_unfinished(path), sizes)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f"{path.name}.new")
+def _check_room(tables: int, path: Path, eal: Sequence[str], ports: int) -> None:
+    """MachineError if new tables (bytes; 0: they are there) and a worker's buffers do not fit."""
+    frames = dpdk_eal.own_memory_bytes(dpdk_eal.complete(eal, ports))
+    check_room(tables, frames, room(path.parent))

@@ -23,6 +23,7 @@ FRAMES_LEAST: Final = 16_384
 _FRAME_BYTES: Final = 2_560  # room for 2 KiB, its headroom, its mbuf, and what the pool adds
 _REST_MIB: Final = 36  # rings and DPDK's own
 
+_KERNEL: Final = "--kernel="
 _HUGE: Final = (
     "--huge-dir", "--huge-unlink", "--socket-mem", "--socket-limit", "--in-memory", "--legacy-mem",
     "--single-file-segments", "--match-allocations",
@@ -159,11 +160,27 @@ def command(
         raise DatapathError(
             f"{ours[0]} is the daemon's to say", "datapath.eal", 'leave it out behind "--"'
         )
-    taps = [f"--kernel={ifindex}:{descriptor}" for ifindex, descriptor in kernel]
+    taps = [f"{_KERNEL}{ifindex}:{descriptor}" for ifindex, descriptor in kernel]
     return [program, *complete(eal, len(kernel)), "--", f"--tables={tables}", *taps, *own]
+
+
+def kernels(line: Sequence[str]) -> list[int]:
+    """The numbers of the TAPs that a worker was started with, by its command line."""
+    return [
+        int(text[len(_KERNEL) :].partition(":")[0]) for text in line if text.startswith(_KERNEL)
+    ]
+
+
+def again(line: Sequence[str], descriptors: Sequence[int]) -> list[str]:
+    """A worker's command line with other descriptors of the same TAPs."""
+    following = iter(descriptors)
+    return [
+        f"{text.partition(':')[0]}:{next(following)}" if text.startswith(_KERNEL) else text
+        for text in line
+    ]
 
 
 def choices(line: Sequence[str]) -> list[str]:
     """Of a worker's command line, what the configuration decides; to compare two."""
     options = dropwhile(lambda text: not text.startswith("-"), line)
-    return [text for text in options if not text.startswith(("--tables=", "--kernel="))]
+    return [text for text in options if not text.startswith(("--tables=", _KERNEL))]

@@ -125,27 +125,52 @@ class Share:
         finally:
             os.close(descriptor)
 
-    def move_to(self, path: Path) -> None:
-        """Take the place of what is there."""
+    def take_place(self, path: Path) -> None:
+        """Have the name `path`. What has it keeps another name, for `give_place_back`."""
+        old_name(path).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.link(path, old_name(path))
         self.path.rename(path)
         self.path = path
 
+    def give_place_back(self) -> None:
+        """The opposite of `take_place`; nothing happens if there was nothing before."""
+        if old_name(self.path).exists():
+            unfinished = new_name(self.path)
+            os.link(self.path, unfinished)
+            old_name(self.path).rename(self.path)
+            self.path = unfinished
+
+    def inherit(self, old: Share) -> None:
+        """Take the seed and the generation of another file, over which a worker may run: for the tables that
+        are published before `copy_from`."""
+        self.tables.settings["seed"] = old.tables.settings["seed"]
+        self.tables.copies["generation"][self.tables.active] = old.tables.generation
+
     def copy_from(self, old: Share) -> None:
-        """Go on with the flows, counters and seed of another file, whose worker is not running."""
+        """Go on with the flows and counters of another file, over which no worker runs any more."""
         for name in ("flows", "ports"):
             self.tables.raw(name)[:] = old.tables.raw(name)
         for name in _COUNTERS:
             mine, theirs = getattr(self.tables, name), getattr(old.tables, name)
             rows, columns = (min(a, b) for a, b in zip(mine.shape, theirs.shape, strict=True))
             mine[:rows, :columns] = theirs[:rows, :columns]
-        self.tables.settings["seed"] = old.tables.settings["seed"]
-        self.tables.copies["generation"][self.tables.active] = old.tables.generation
 
     @property
     def lanes(self) -> Array:
         """All lanes there is room for, records of LANE."""
         lanes: Array = self.head["lane"][0]
         return lanes
+
+
+def new_name(path: Path) -> Path:
+    """Of the file that is to have the name `path`, until it is complete."""
+    return path.with_name(f"{path.name}.new")
+
+
+def old_name(path: Path) -> Path:
+    """Of the file that had the name `path`, until a worker runs over the one that has it now."""
+    return path.with_name(f"{path.name}.old")
 
 
 def _read_head(raw: bytes, length: int) -> tuple[str, Sizes | None]:

@@ -48,11 +48,17 @@ class Worker:
             self._reader.start()
 
     @classmethod
-    def start(cls, command: Sequence[str], descriptors: Iterable[int]) -> Worker:
-        """Start it; what it writes goes to the log, line by line. MachineError: it is not there."""
+    def start(
+        cls, command: Sequence[str], descriptors: Iterable[int], program: str | None = None
+    ) -> Worker:
+        """Start it; what it writes goes to the log, line by line. MachineError: it is not there.
+
+        program: the file that is run, if it is not the command's first word.
+        """
         try:
             process = subprocess.Popen(
                 command,
+                executable=program,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

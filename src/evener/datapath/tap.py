@@ -67,6 +67,18 @@ class Tap:
             raise _refused(name, error) from None
         return cls(name, descriptor, ifindex)
 
+    @classmethod
+    def numbered(cls, ifindex: int) -> Tap | None:
+        """A further queue of the device of that number, if there is such a one."""
+        try:
+            tap = cls.open(socket.if_indextoname(ifindex))
+        except (OSError, InterfaceError):
+            return None
+        if tap.ifindex == ifindex:
+            return tap
+        tap.close()  # its name was given to another in this moment
+        return None
+
     def is_current(self) -> bool:
         """Whether the device of this name still is this one: it may have been deleted, or made anew."""
         try:

@@ -20,8 +20,8 @@ def forget(namespace: str) -> None:
     instance = Instance(f"net-{namespaces.inode(namespace)}")
     end_workers(instance)
     shutil.rmtree(instance.pins, ignore_errors=True)
-    unfinished = instance.tables.with_name(f"{instance.tables.name}.new")
-    for path in (instance.socket, instance.lock, instance.tables, unfinished):
+    tables = [instance.tables.with_name(instance.tables.name + end) for end in ("", ".new", ".old")]
+    for path in (instance.socket, instance.lock, *tables):
         path.unlink(missing_ok=True)
 
 
