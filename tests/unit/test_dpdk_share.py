@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -213,6 +214,25 @@ def test_memory_that_is_too_little_is_one_sentence() -> None:
         MachineError, match=r"50\.0 MB in the file .*\(datapath\.flows\): lower it$"
     ):
         dpdk_share.check_room(100_000_000, 0, Room(3_000_000_000, 50_000_000))
+
+
+@pytest.mark.parametrize(
+    ("tables", "frames", "returned", "fits"),
+    [
+        (100, 0, 0, True),
+        (100, 1, 0, False),
+        (100, 50, 50, True),  # the other worker's become this one's
+        (100, 51, 50, False),
+        (101, 0, 50, False),  # the tables are made while the other one runs
+        (0, 150, 50, True),
+        (0, 151, 50, False),
+    ],
+)
+def test_memory_when_one_worker_follows_another(
+    tables: int, frames: int, returned: int, fits: bool
+) -> None:
+    with contextlib.nullcontext() if fits else pytest.raises(MachineError, match="too little"):
+        dpdk_share.check_room(tables, frames, Room(100, 1000), returned)
 
 
 def test_a_file_system_that_is_full_after_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -468,7 +468,26 @@ def test_what_is_wrong_is_said_before_anything_ends(
     monkeypatch.setattr(dpdk, "room", lambda _: Room(1 << 20, 1 << 40))
     with pytest.raises(MachineError, match="too little memory: the tables take"):
         bench.open(sizes=LARGER)
+    FakeTap.numbers["tap1"] = 8
+    other = bench.open(tap="tap1", eal=("-m", "512", *EAL))
+    with pytest.raises(MachineError, match=r"buffers 536\.9 MB, 100\.7 MB of which the worker has"):
+        other.attach(["tap1"])
     assert bench.pid() == pid
+
+
+def test_the_memory_of_the_old_worker_is_the_new_ones(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has ended by then. Its file has not gone."""
+    bench.run().close()
+    tables = dpdk_share.offsets(LARGER)[1]
+    monkeypatch.setattr(dpdk, "room", lambda _: Room(tables - 1, 1 << 40))
+    with pytest.raises(MachineError, match="too little memory"):
+        bench.open(sizes=LARGER)
+    monkeypatch.setattr(dpdk, "room", lambda _: Room(tables, 1 << 40))
+    second = bench.open(sizes=LARGER)
+    monkeypatch.setattr(dpdk, "room", lambda _: Room(0, 1 << 40))  # all of it is taken
+    second.attach(["tap0"])
 
 
 # --- watching

@@ -104,10 +104,10 @@ class DpdkDatapath:
         needed = grown(wanted, old.sizes) if old is not None else wanted
         if old is not None and needed == old.sizes:
             if worker is None:
-                _check_room(0, path, eal, len(interfaces))
+                _check_room(0, path, eal, len(interfaces), 0)
             self = cls(old, path, interfaces, eal)
         else:
-            _check_room(offsets(needed)[1], path, eal, len(interfaces))
+            _check_room(offsets(needed)[1], path, eal, len(interfaces), _returned(worker))
             self = cls(Share.make(new_name(path), needed), path, interfaces, eal, old)
         self._worker = worker
         self._take_over(old)
@@ -229,6 +229,7 @@ class DpdkDatapath:
         try:
             if worker is not None:
                 log.warning("the DPDK worker, pid %d, is replaced by another", worker.pid)
+                _check_room(0, self._path, self._eal, len(self._interfaces), _returned(worker))
                 worker.stop()
                 self._worker = None
             try:
@@ -417,7 +418,15 @@ def require() -> None:
         )
 
 
-def _check_room(tables: int, path: Path, eal: Sequence[str], ports: int) -> None:
-    """MachineError if new tables (bytes; 0: they are there) and a worker's buffers do not fit."""
+def _check_room(tables: int, path: Path, eal: Sequence[str], ports: int, returned: int) -> None:
+    """MachineError if new tables and a worker's buffers do not fit. tables: bytes, 0 if they are there;
+    returned: see `check_room`."""
     frames = dpdk_eal.own_memory_bytes(dpdk_eal.complete(eal, ports))
-    check_room(tables, frames, room(path.parent))
+    check_room(tables, frames, room(path.parent), returned)
+
+
+def _returned(worker: Worker | None) -> int:
+    """Bytes that a worker gives back when it ends. The tables are not among them: their file stays."""
+    if worker is None:
+        return 0
+    return dpdk_eal.own_memory_bytes(dpdk_eal.split(worker.line())[0])

@@ -250,15 +250,19 @@ def room(folder: Path) -> Room:
     return Room(available, status.f_bavail * status.f_frsize)
 
 
-def check_room(tables: int, frames: int, free: Room) -> None:
-    """MachineError if the tables and the worker's buffers do not fit; all in bytes."""
-    if tables + frames > free.memory or tables > free.disk:
-        raise too_little(tables, frames, free)
+def check_room(tables: int, frames: int, free: Room, returned: int = 0) -> None:
+    """MachineError if the tables and the worker's buffers do not fit; all in bytes.
+
+    returned: buffers of another worker, which ends when the tables are there and before this one begins.
+    """
+    if tables + max(0, frames - returned) > free.memory or tables > free.disk:
+        raise too_little(tables, frames, free, returned)
 
 
-def too_little(tables: int, frames: int, free: Room) -> MachineError:
+def too_little(tables: int, frames: int, free: Room, returned: int = 0) -> MachineError:
     """The one sentence about it."""
     kept = f" and DPDK's buffers {_mb(frames)}" if frames else ""
+    kept += f", {_mb(returned)} of which the worker has that is to end" if kept and returned else ""
     return MachineError(
         f"too little memory: the tables take {_mb(tables)}{kept}, "
         f"{_mb(free.memory)} are free, and {_mb(free.disk)} in the file system of /run/evener",
