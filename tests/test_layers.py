@@ -27,12 +27,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "evener.instance": ("evener.errors",),
     "evener.netns": ("evener.errors",),
     "evener.pcap": ("evener.errors",),
+    "evener.eal": (),
     "evener.model": ("evener.errors",),
-    "evener.config": ("evener.errors", "evener.model"),
+    "evener.config": ("evener.errors", "evener.model", "evener.eal"),
     # pure: the effective model and old ids in, records out
     "evener.tables": VALUES,
     # memory, programs, interfaces; the simulator
-    "evener.datapath": (*VALUES, "evener.clock", "evener.tables"),
+    "evener.datapath": (*VALUES, "evener.clock", "evener.eal", "evener.tables"),
     # those who look: the reading half of the seam, and the core in a scratch copy
     "evener.observe": (
         *VALUES,
@@ -72,6 +73,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "evener.lab": (
         *VALUES,
         "evener.config",
+        "evener.eal",
         "evener.instance",
         "evener.netns",
         "evener.observe",
@@ -108,7 +110,7 @@ IMPURE = {
     "asyncio", "datetime", "os", "pathlib", "random", "secrets", "select", "shutil", "signal", "socket",
     "subprocess", "tempfile", "threading", "time",
 }  # fmt: skip
-PURE = ("evener.model", "evener.tables", "evener.observe")
+PURE = ("evener.model", "evener.tables", "evener.observe", "evener.eal")
 """They get time, randomness and I/O as arguments, or not at all."""
 
 MODULES = {
@@ -273,6 +275,7 @@ def test_what_the_core_may_ask_of_its_surroundings_is_in_one_place() -> None:
         (r"\.setns\(", "evener.netns"),
         (r"\b0x8946\b", "evener.netns"),  # SIOCETHTOOL
         (r"(?i)\b0xa1b23c4d\b", "evener.pcap"),  # how capture files begin
+        (r"\"vfio-intr\"", "evener.eal"),  # the options of DPDK's EAL
     ],
 )
 def test_what_is_done_in_one_place(what: str, where: str) -> None:

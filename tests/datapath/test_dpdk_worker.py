@@ -133,6 +133,11 @@ def test_arguments(arguments: tuple[str, ...], says: str, tables: Share, kernel:
         (("-l", "0", DEVICE), 2, "there are 1 DPDK ports, but 2 interfaces"),
         (("-l", "0", DEVICE, "--vdev=net_null1"), 1, "there are 2 DPDK ports, but 1 interfaces"),
         (("--lcores=0@0,1@0", DEVICE), 1, "2 lanes, but tables for 1"),
+        # ways to write it that evener.eal reads, too
+        (("-l0", "--vdev", "net_null0"), 2, "there are 1 DPDK ports, but 2 interfaces"),
+        (("-l0", "--vde=net_null0"), 2, "there are 1 DPDK ports, but 2 interfaces"),
+        (("--lc", "0@0,1@0", DEVICE), 1, "2 lanes, but tables for 1"),
+        (("--file-prefix", DEVICE, "-l0"), 1, "there are 0 DPDK ports"),
         (("-l", "0", "--vdev=nonsense0"), 1, "DPDK refuses its arguments"),
         (("-l", "0", "--nonsense"), 1, "DPDK refuses its arguments"),
         (("-l", "999", DEVICE), 1, "DPDK refuses its arguments"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from evener import eal
 from evener.config import schema, values
 from evener.config.values import Endpoint, Finding, attempt, listed, nearest, show
 from evener.model import (
@@ -132,7 +133,7 @@ def _eal(readable: _Readable) -> Iterator[Located]:
     elif (
         isinstance(given, list)
         and all(isinstance(text, str) for text in given)
-        and not values.names_device(given)
+        and not eal.devices(given)
     ):
         yield Located(path, Finding("names no device that packets come from", schema.EAL))
 

@@ -192,14 +192,6 @@ def eal_argument(value: object) -> str:
     raise RefusedError(Finding(f"{show(text)} is not an argument", EAL_ARGUMENT))
 
 
-def names_device(eal: list[str]) -> bool:
-    """Whether EAL arguments name a device, virtual (--vdev) or on a bus (-a, --allow, and -w as it was)."""
-    before = eal[: eal.index("--")] if "--" in eal else eal
-    return any(
-        text.startswith(("--vdev", "--allow")) or text[:2] in ("-a", "-w") for text in before
-    )
-
-
 _Choice = TypeVar("_Choice", Driver, Mode)
 
 

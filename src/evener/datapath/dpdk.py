@@ -429,4 +429,4 @@ def _returned(worker: Worker | None) -> int:
     """Bytes that a worker gives back when it ends. The tables are not among them: their file stays."""
     if worker is None:
         return 0
-    return dpdk_eal.own_memory_bytes(dpdk_eal.split(worker.line())[0])
+    return dpdk_eal.own_memory_bytes(worker.line())

@@ -8,10 +8,11 @@ and takes every network card that it knows away from the kernel. Here it takes w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import dropwhile
 from typing import Final
 
+from evener.eal import has, options, split, value
 from evener.errors import DatapathError
 
 LANES_MAX: Final = 64  # LB_SHARE_LANES in drivers/dpdk/share.h
@@ -25,16 +26,10 @@ _REST_MIB: Final = 36  # rings and DPDK's own
 
 _KERNEL: Final = "--kernel="
 _HUGE: Final = (
-    "--huge-dir", "--huge-unlink", "--socket-mem", "--socket-limit", "--in-memory", "--legacy-mem",
-    "--single-file-segments", "--match-allocations",
+    "huge-dir", "huge-unlink", "socket-mem", "socket-limit", "in-memory", "legacy-mem",
+    "single-file-segments", "match-allocations",
 )  # fmt: skip
-_SHARED: Final = ("--proc-type", "--file-prefix", "--base-virtaddr")
-
-
-def split(eal: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The EAL's arguments, and the worker's own behind "--"."""
-    at = eal.index("--") if "--" in eal else len(eal)
-    return list(eal[:at]), list(eal[at + 1 :])
+_SHARED: Final = ("proc-type", "file-prefix", "base-virtaddr")
 
 
 def complete(eal: Sequence[str], ports: int) -> list[str]:
@@ -44,44 +39,18 @@ def complete(eal: Sequence[str], ports: int) -> list[str]:
     """
     given, _ = split(eal)
     added: list[str] = []
-    if not _has(given, "-l", "-c", "--lcores"):
+    if not has(given, "l", "c", "lcores"):
         added += ["-l", "0"]
-    if not _has(given, *_HUGE):
-        added += [] if _has(given, "--no-huge") else ["--no-huge"]
-        added += [] if _has(given, "-m") else ["-m", str(memory_mib(lanes(given), ports))]
-    if not _has(given, "-a", "--allow", "-b", "--block", "-w", "--no-pci"):
+    if not has(given, *_HUGE):
+        added += [] if has(given, "no-huge") else ["--no-huge"]
+        added += [] if has(given, "m") else ["-m", str(memory_mib(lanes(given), ports))]
+    if not has(given, "allow", "block", "no-pci"):
         added += ["--no-pci"]
-    if not _has(given, *_SHARED, "--telemetry", "--no-telemetry"):
+    if not has(given, *_SHARED, "telemetry", "no-telemetry"):
         added += ["--no-telemetry"]
-    if not _has(given, *_SHARED, "--no-shconf"):
+    if not has(given, *_SHARED, "no-shconf"):
         added += ["--no-shconf"]
     return added + given
-
-
-def _has(arguments: Iterable[str], *names: str) -> bool:
-    """Whether one of the options is given, in any of the ways of getopt: -l0, -l 0, --lcores=0."""
-    return any(
-        text.split("=")[0] == name
-        if name.startswith("--")
-        else text.startswith(name) and not text.startswith("--")
-        for text in arguments
-        for name in names
-    )
-
-
-def _value(arguments: Sequence[str], *names: str) -> str | None:
-    """What the last of the options says."""
-    found = None
-    for position, text in enumerate(arguments):
-        following = arguments[position + 1] if position + 1 < len(arguments) else ""
-        for name in names:
-            if text == name:
-                found = following
-            elif text.startswith(f"{name}=") and name.startswith("--"):
-                found = text.partition("=")[2]
-            elif text.startswith(name) and not name.startswith("--"):
-                found = text[len(name) :]
-    return found
 
 
 def lanes(eal: Sequence[str]) -> int:
@@ -89,8 +58,7 @@ def lanes(eal: Sequence[str]) -> int:
 
     DatapathError: it cannot be read, or there are more than LANES_MAX.
     """
-    given, _ = split(eal)
-    listed, mask = _value(given, "-l", "--lcores"), _value(given, "-c")
+    listed, mask = value(eal, "l", "lcores"), value(eal, "c")
     try:
         count = 1
         if listed is not None:
@@ -132,23 +100,18 @@ def memory_mib(lane_count: int, ports: int) -> int:
 
 def own_memory_bytes(completed: Sequence[str]) -> int:
     """What a worker with these arguments takes of the machine's free memory; huge pages are taken already."""
-    if not _has(completed, "--no-huge"):
+    if not has(completed, "no-huge"):
         return 0
-    text = _value(completed, "-m") or "0"
+    text = value(completed, "m") or "0"
     return int(text) << 20 if text.isdecimal() else 0
 
 
 def port_modes(eal: Sequence[str], ports: int) -> tuple[str, ...]:
     """DPDK's name for each port's driver (net_tap, net_af_packet), where the arguments tell; else dpdk."""
-    given, _ = split(eal)
-    devices = [
-        text.partition("=")[2] or following
-        for text, following in zip(given, [*given[1:], ""], strict=True)
-        if text.split("=")[0] == "--vdev"
-    ]
-    if len(devices) != ports:
+    virtual = [option.value for option in options(eal) if option.name == "vdev"]
+    if len(virtual) != ports:
         return ("dpdk",) * ports
-    return tuple(re.sub(r"[\d_]*(,.*)?$", "", device) or "dpdk" for device in devices)
+    return tuple(re.sub(r"[\d_]*(,.*)?$", "", device) or "dpdk" for device in virtual)
 
 
 def command(
@@ -182,5 +145,5 @@ def again(line: Sequence[str], descriptors: Sequence[int]) -> list[str]:
 
 def choices(line: Sequence[str]) -> list[str]:
     """Of a worker's command line, what the configuration decides; to compare two."""
-    options = dropwhile(lambda text: not text.startswith("-"), line)
-    return [text for text in options if not text.startswith(("--tables=", _KERNEL))]
+    words = dropwhile(lambda text: not text.startswith("-"), line)
+    return [text for text in words if not text.startswith(("--tables=", _KERNEL))]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evener import config
-from evener.datapath.dpdk_eal import split
+from evener.eal import devices, has, split
 from evener.errors import EvenerError
 from evener.model import Driver
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _IDLE_US = 50
-_NIC = {"-a", "--allow", "-w"}
 _EXAMPLE = "evener-dpdk -l 0 --vdev=net_tap0,iface=tapdpdk"
 
 _SCENARIO = """
@@ -67,11 +66,6 @@ def configuration(text: str | None, eal: Sequence[str], netns: Path, source: str
     return Wanted("\n".join(_toml(table)) + "\n", interfaces, whole)
 
 
-def devices(eal: Sequence[str]) -> list[str]:
-    """What DPDK makes a port of: values of --vdev, and of -a (--allow) addresses on the PCI bus."""
-    return [value for name, value in _options(eal) if name == "--vdev" or name in _NIC]
-
-
 def taps(eal: Sequence[str]) -> list[str]:
     """The interfaces that net_tap devices are to be, those that have a name."""
     found = (re.search(r"^net_tap\w*(?:,.*)?,iface=([^,]+)", value) for value in devices(eal))
@@ -84,21 +78,9 @@ def worker(eal: Sequence[str], netns: Path) -> tuple[str, ...]:
     before, after = split(eal)
     if not any(word.startswith("--netns") for word in after):
         after = [*after, f"--netns={netns}"]
-    card = any(name in _NIC for name, _ in _options(before))
-    if not card and not any(word.startswith("--idle-us") for word in after):
+    if not has(before, "allow") and not any(word.startswith("--idle-us") for word in after):
         after = [*after, f"--idle-us={_IDLE_US}"]
     return (*before, "--", *after)
-
-
-def _options(eal: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The options of EAL that have a value: --name=value, --name value, -n value."""
-    words, _ = split(eal)
-    for word, following in zip(words, [*words, ""][1:], strict=True):
-        name, equals, value = word.partition("=")
-        if name.startswith("--") and equals:
-            yield name, value
-        elif word.startswith("-"):
-            yield word, following
 
 
 def _toml(table: dict[str, Any], path: str = "") -> Iterator[str]:
