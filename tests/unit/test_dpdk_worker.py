@@ -110,10 +110,11 @@ class Bench:
         return dpdk_share.holder(self.path)
 
     def end(self) -> None:
-        for datapath in self.all:
-            datapath.remove()
+        # First, since its file tells who it is.
         if worker := dpdk_worker.Worker.running(self.path):
             worker.stop()
+        for datapath in self.all:
+            datapath.remove()
 
 
 @pytest.fixture
