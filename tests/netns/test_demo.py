@@ -18,6 +18,7 @@ import pytest
 from evener.datapath import dpdk
 from evener.errors import MachineError
 from evener.lab import demo, namespaces, topology
+from evener.lab.device import DEVICES
 from evener.model import Driver
 from tests.support.bpf import needs_namespaces
 from tests.support.dpdk import needs_dpdk
@@ -39,13 +40,23 @@ def evener(*arguments: object, cwd: Path | None = None) -> CompletedProcess[str]
 
 
 DRIVERS = pytest.mark.parametrize("driver", ["xdp", pytest.param("dpdk", marks=needs_dpdk)])
+OPTIONS = pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--driver", "xdp"), id="xdp"),
+        *(
+            pytest.param(("--driver", "dpdk", "--device", name), id=name, marks=needs_dpdk)
+            for name in DEVICES
+        ),
+    ],
+)
 
 
 @pytest.mark.netns
 @needs_namespaces
-@DRIVERS
-def test_the_demo_passes(tmp_path: Path, driver: str) -> None:
-    done = evener("demo", "--driver", driver, cwd=tmp_path)
+@OPTIONS
+def test_the_demo_passes(tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = evener("demo", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert "FAIL" not in done.stdout
     for words in (

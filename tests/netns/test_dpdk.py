@@ -3,7 +3,7 @@
 
 h1, h4 (clients) ------+
 h2, h3 (backends) -----+-- br0     capture here
-lb 10.0.0.10 (VIP) ----+           the worker opens tapdpdk at the bridge, or wire0 on lb
+lb 10.0.0.10 (VIP) ----+           the worker opens tapdpdk at the bridge, or wire0
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,26 +20,20 @@ import pytest
 
 from evener.errors import EvenerError
 from evener.lab.capture import Capture
+from evener.lab.device import DEFAULT, Device
 from evener.lab.topology import BRIDGE
+from evener.model import Driver
 from tests.support.bpf import needs_namespaces
 from tests.support.dpdk import needs_dpdk
 from tests.support.packets import TCP, parse
 from tests.support.pcap import read_pcap
-from tests.support.running import (
-    DPDK_FORMS,
-    NET_TAP,
-    VIP,
-    Held,
-    Running,
-    result,
-    running,
-    wait_until,
-)
+from tests.support.running import DPDK_FORMS, VIP, Held, Running, result, running, wait_until
 from tests.support.wire import BALANCER
 
 pytestmark = [pytest.mark.netns, needs_namespaces, needs_dpdk, pytest.mark.timeout(300)]
 
 PORT = 8080
+ARP = b"\x08\x06"
 PATIENT = ("--patience", "90")
 """A busy machine takes its time to start a worker, and TCP waits twice as long each time."""
 BACKENDS = ", ".join(f'"10.0.0.2:{port}"' for port in range(9001, 9201))
@@ -180,11 +175,40 @@ def test_the_address_answers_pings_while_the_worker_is_another(system: Running) 
     )
 
 
+def answers(system: Running, path: Path) -> set[bytes]:
+    """The MAC addresses that ARP requests of h1 for the VIP are answered with."""
+    with Capture(system.lab.switch, BRIDGE, path):
+        system.lab.run("h1", ["ip", "neigh", "flush", "all"])
+        system.lab.run("h1", ["ping", "-c2", "-i0.2", "-W2", VIP])
+    reply = ARP + bytes.fromhex("0001 0800 0604 0002")
+    found = [frame[22:32] for _, frame in read_pcap(path) if frame[12:22] == reply]
+    return {sender[:6] for sender in found if sender[6:] == IPv4Address(VIP).packed}
+
+
+def test_a_packet_socket_has_only_copies(tmp_path: Path) -> None:
+    """Where the interface of net_af_packet is in the namespace of the address, the kernel has the frames of
+    the wire twice, and answers ARP requests twice: whose answer is later has the client. So the lab has the
+    interface elsewhere. Told to answer on an interface for its own addresses only, the kernel leaves it.
+    """
+    device = Device("net_af_packet", "wire0", "lb", cable=True)
+    with running(tmp_path, form=(Driver.DPDK, device)) as system:
+        own = bytes.fromhex(system.lab.balancer.mac.replace(":", ""))
+        both = answers(system, tmp_path / "both.pcap")
+        assert own in both
+        assert len(both) == 2
+        system.lab.run("lb", ["sysctl", "-qw", "net.ipv4.conf.wire0.arp_ignore=1"])
+        system.lab.run("lb", ["ip", "neigh", "flush", "all"])
+        assert answers(system, tmp_path / "one.pcap") == {own}
+        system.serve("h2", "h3")
+        outcome = result(system.load("h1", "short", VIP, PORT, 100))
+        assert (outcome["errors"], outcome["examples"]) == (0, [])
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two lanes want two CPUs")
 def test_two_lanes(tmp_path: Path) -> None:
     """Forward and reply may come in on different lanes; a connection does not notice."""
     lcores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:2]))
-    with running(tmp_path, clients=2, form=NET_TAP, lcores=lcores) as system:
+    with running(tmp_path, clients=2, form=(Driver.DPDK, DEFAULT), lcores=lcores) as system:
         system.serve("h2", "h3")
         started = [
             system.load(host, "short", VIP, PORT, 1000, "--first-port", 20_000)

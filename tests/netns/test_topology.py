@@ -15,6 +15,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ import pytest
 from evener import instance
 from evener.errors import EvenerError
 from evener.lab import namespaces, state, topology
+from evener.lab.device import DEVICES, Device
 from evener.lab.namespaces import Offload
 from evener.lab.topology import Lab
+from evener.model import Driver
 
 pytestmark = [
     pytest.mark.netns,
@@ -143,6 +146,21 @@ def test_a_lab_can_be_found_again(name: str) -> None:
     with pytest.raises(EvenerError, match="is there already"):
         topology.up(name)
     assert topology.get(name) == built
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
+def test_a_lab_is_found_again_with_its_device(device: Device, name: str) -> None:
+    built = topology.up(name, driver=Driver.DPDK, device=device)
+    assert topology.get(name) == built
+    assert namespaces.in_namespace(
+        built.device_namespace, partial(socket.if_nametoindex, device.interface)
+    )
+
+
+def test_a_device_is_for_dpdk(name: str) -> None:
+    with pytest.raises(EvenerError, match="the device net_af_xdp is for the driver dpdk, not xdp"):
+        topology.up(name, device=DEVICES["net_af_xdp"])
+    assert traces_of(name) == []
 
 
 def test_down_leaves_nothing(name: str) -> None:

@@ -19,17 +19,16 @@ import pytest
 from evener.api.client import Client
 from evener.lab import balancer, namespaces, topology
 from evener.lab import leftovers as left_behind
-from evener.lab.topology import Device, Lab
+from evener.lab.device import DEFAULT, DEVICES, Device
+from evener.lab.topology import Lab
 from evener.model import Driver
 from tests.support.dpdk import needs_dpdk
 
 Form = tuple[Driver, Device]
-XDP: Form = (Driver.XDP, Device.NET_TAP)
-NET_TAP: Form = (Driver.DPDK, Device.NET_TAP)
-NET_AF_XDP: Form = (Driver.DPDK, Device.NET_AF_XDP)
+XDP: Form = (Driver.XDP, DEFAULT)
 DPDK_FORMS = [
-    pytest.param(NET_TAP, id="net_tap", marks=needs_dpdk),
-    pytest.param(NET_AF_XDP, id="net_af_xdp", marks=needs_dpdk),
+    pytest.param((Driver.DPDK, device), id=device.name, marks=needs_dpdk)
+    for device in DEVICES.values()
 ]
 FORMS = [pytest.param(XDP, id="xdp"), *DPDK_FORMS]
 """How the balancer may be joined to the segment: for `params` of a fixture that calls `running`."""

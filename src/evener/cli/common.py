@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evener.errors import ConfigError, Problem
+from evener.lab.device import DEFAULT, DEVICES
 
 if TYPE_CHECKING:
     from evener.api.client import Client
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 config_argument = click.argument("config", type=click.Path(path_type=Path))
+device_option = click.option(
+    "--device",
+    type=click.Choice([*DEVICES]),
+    default=DEFAULT.name,
+    show_default=True,
+    help="What DPDK opens, with the driver dpdk.",
+)
 
 
 def client() -> Client:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evener.cli.common import json_option
+from evener.cli.common import device_option, json_option
 from evener.cli.output import columns, table
 from evener.model import Driver
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     type=click.Choice([driver.value for driver in Driver]),
     help="What handles the packets. Default: xdp, or sim where this machine cannot.",
 )
+@device_option
 @json_option
 @click.option(
     "--pcap",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to keep the capture. Default: evener-demo.pcap in this folder.",
 )
-def command(driver: str | None, as_json: bool, pcap: Path | None) -> None:
+def command(driver: str | None, device: str, as_json: bool, pcap: Path | None) -> None:
     """Show the balancer at work: a client, two backends, real nc, in throw-away namespaces.
 
     Every packet is narrated. Exits with 0 only if both backends served, every byte arrived, and the
@@ -40,11 +41,15 @@ def command(driver: str | None, as_json: bool, pcap: Path | None) -> None:
     Example: evener demo --pcap /tmp/demo.pcap
     """
     from evener.lab import demo, verdict
+    from evener.lab.device import DEVICES
     from evener.lab.stop import StoppedError
 
     try:
         report = demo.run(
-            Driver(driver) if driver else None, pcap, _quiet if as_json else click.echo
+            Driver(driver) if driver else None,
+            pcap,
+            _quiet if as_json else click.echo,
+            DEVICES[device],
         )
     except StoppedError as error:
         click.echo(f"evener: {error}", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evener.cli.common import json_option, print_json
+from evener.cli.common import device_option, json_option, print_json
 from evener.cli.groups import Group
 from evener.model import Driver
 
@@ -36,21 +36,26 @@ def command() -> None:
     "--driver", type=click.Choice([driver.value for driver in Driver if driver is not Driver.SIM]),
     help="What handles the packets. Default: that of --config, else xdp.",
 )  # fmt: skip
+@device_option
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path),
     help="The daemon's configuration. Default: one service, 10.0.0.10:8080, on all backends.",
 )  # fmt: skip
 @click.option("--clients", default=1, show_default=True, help="How many clients: h1, ...")
 @click.option("--backends", default=2, show_default=True, help="How many backends: h2, h3, ...")
-def up(name: str, driver: str | None, config: Path | None, clients: int, backends: int) -> None:
+def up(
+    name: str, driver: str | None, device: str, config: Path | None, clients: int, backends: int
+) -> None:
     """Build a lab and start the daemon in it, in the background.
 
     \b
     Example: evener lab up --name big --clients 2 --backends 8
     """
     from evener.lab import play
+    from evener.lab.device import DEVICES
 
-    lab, file = play.up(name, Driver(driver) if driver else None, config, clients, backends)
+    wanted = Driver(driver) if driver else None
+    lab, file = play.up(name, wanted, config, clients, backends, DEVICES[device])
     _hosts(lab)
     click.echo(f"\nThe daemon runs on lb with {file}. Next:")
     for line in _next(lab):

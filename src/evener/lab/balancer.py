@@ -14,7 +14,6 @@ from evener.api.client import Client
 from evener.errors import DaemonError, EvenerError
 from evener.instance import Instance
 from evener.lab import namespaces, topology
-from evener.lab.topology import Device
 from evener.model import Driver
 
 if TYPE_CHECKING:
@@ -80,11 +79,9 @@ def eal(lab: Lab, lcores: str) -> tuple[str, ...]:
     Idle lanes sleep between looks: hosts and balancer share the CPUs.
     """
     place: tuple[str, ...] = ()
-    device = f"--vdev=net_af_xdp0,iface={topology.DPDK_VETH}"
-    if lab.device is Device.NET_TAP:
-        device = f"--vdev=net_tap0,iface={topology.DPDK_TAP}"
-        place = (f"--netns={namespaces.DIRECTORY / lab.switch}",)
-    return ("-l", lcores, device, "--", *place, "--idle-us=50")
+    if lab.device_namespace != lab.balancer.namespace:
+        place = (f"--netns={namespaces.DIRECTORY / lab.device_namespace}",)
+    return ("-l", lcores, lab.device.argument, "--", *place, "--idle-us=50")
 
 
 def require(driver: Driver) -> None:

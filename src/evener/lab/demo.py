@@ -28,6 +28,7 @@ from evener.datapath import probe
 from evener.errors import EvenerError, MachineError
 from evener.lab import balancer, frames, netcat, simulated, topology, verdict, witness
 from evener.lab.capture import Capture
+from evener.lab.device import DEFAULT
 from evener.lab.stop import Stop
 from evener.model import Driver
 from evener.pcap import Reader, Record, Writer
@@ -35,6 +36,7 @@ from evener.pcap import Reader, Record, Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from evener.lab.device import Device
     from evener.lab.exchange import Exchange
     from evener.lab.topology import Lab
     from evener.lab.verdict import Report
@@ -73,14 +75,21 @@ class Stage:
             self.say("\n".join(narrate(event)) + "\n")
 
 
-def run(driver: Driver | None, pcap: Path | None, say: Callable[[str], None]) -> Report:
+def run(
+    driver: Driver | None,
+    pcap: Path | None,
+    say: Callable[[str], None],
+    device: Device = DEFAULT,
+) -> Report:
     """Perform the demo; driver None: XDP where this machine can, else the simulator.
 
     :param pcap: where to keep the capture; None for `default_pcap()`
     :param say: gets the narration, a paragraph at a time, perhaps from another thread
+    :param device: what DPDK opens
 
     Raises MachineError when the driver cannot run here, StoppedError after a signal.
     """
+    topology.check_device(driver or Driver.XDP, device)
     excuse = "" if driver is Driver.SIM else _excuse(driver or Driver.XDP)
     if driver and excuse:
         raise MachineError(f"the demo with {driver.upper()} cannot run here", "", excuse)
@@ -99,7 +108,7 @@ def run(driver: Driver | None, pcap: Path | None, say: Callable[[str], None]) ->
             if driver is Driver.SIM or excuse:
                 report = _simulated(stage)
             else:
-                report = _live(stage, driver or Driver.XDP)
+                report = _live(stage, driver or Driver.XDP, device)
         except Exception:
             stop.check()  # a signal may have hit a child first, and the failure is only its echo
             raise
@@ -159,9 +168,9 @@ def _simulated(stage: Stage) -> Report:
     return _judge(stage, lab, Driver.SIM, exchanges, _evidence(stage, lab), reasons(snapshot))
 
 
-def _live(stage: Stage, driver: Driver) -> Report:
+def _live(stage: Stage, driver: Driver, device: Device) -> Report:
     with ExitStack() as stack:
-        lab = topology.up(f"demo-{secrets.token_hex(2)}", driver=driver)
+        lab = topology.up(f"demo-{secrets.token_hex(2)}", driver=driver, device=device)
         stack.callback(topology.down, lab.name)
         stage.stop.check()
         client = _start(stage, lab, stack)

@@ -11,7 +11,7 @@
     role        client  backend  backend  balancer
 
 That is for XDP. For DPDK the balancer is joined to the bridge by a device that the worker of the daemon
-opens, and its eth0 is a TAP that leads to the worker, too: the way to and from the kernel (`Device`).
+opens, and its eth0 is a TAP that leads to the worker, too: the way to and from the kernel (`lab/device.py`).
 
 More clients and backends are h4, h5, ... with addresses of their own ranges, see `plan_hosts`. Labs
 of different names use the same addresses and do not know of each other. Nothing is made outside the
@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 import evener
 from evener.errors import EvenerError, MachineError
 from evener.lab import leftovers, namespaces, state, tap
+from evener.lab.device import DEFAULT, DEVICES, Device
 from evener.lab.namespaces import Offload
 from evener.model import Driver
 
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 BRIDGE = "br0"
 INTERFACE = "eth0"
-DPDK_TAP = "tapdpdk"
-DPDK_VETH = "wire0"
 SEGMENT = IPv4Network("10.0.0.0/24")
 CONGESTION_CONTROL = "cubic"
 
@@ -65,17 +64,6 @@ class Role(StrEnum):
     CLIENT = "client"
     BACKEND = "backend"
     BALANCER = "balancer"
-
-
-class Device(StrEnum):
-    """What the DPDK driver opens, by the name of DPDK's own driver; XDP has no need of it.
-
-    NET_TAP: the TAP `tapdpdk` at the bridge, in the switch's namespace. NET_AF_XDP: the veth `wire0` of
-    lb, whose other end is the bridge's port `lb`.
-    """
-
-    NET_TAP = "net_tap"
-    NET_AF_XDP = "net_af_xdp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +88,20 @@ class Lab:
     hosts: tuple[Host, ...]
     ready: bool = True
     driver: Driver = Driver.XDP
-    device: Device = Device.NET_TAP
+    device: Device = DEFAULT
 
     @property
     def switch(self) -> str:
         """The namespace that holds the bridge `br0`, whose ports are named after the hosts.
 
-        With net_tap the balancer's port is `tapdpdk`.
+        Where DPDK's device is a TAP, the balancer's port is that one.
         """
         return f"evener-{self.name}-sw"
+
+    @property
+    def device_namespace(self) -> str:
+        """The namespace of the interface that DPDK opens."""
+        return f"evener-{self.name}-{self.device.host}"
 
     @property
     def balancer(self) -> Host:
@@ -199,7 +192,7 @@ def up(
     clients: int = 1,
     backends: int = 2,
     driver: Driver = Driver.XDP,
-    device: Device = Device.NET_TAP,
+    device: Device = DEFAULT,
 ) -> Lab:
     """Build a lab, whole or not at all.
 
@@ -209,6 +202,7 @@ def up(
     _check_name(name)
     if driver is Driver.SIM:
         raise MachineError(f"a lab with the driver {driver} has nobody to handle packets")
+    check_device(driver, device)
     hosts = plan_hosts(name, clients, backends)
     if os.geteuid() != 0:
         raise MachineError("a lab needs network namespaces", name, "run it as root")
@@ -216,7 +210,7 @@ def up(
         raise EvenerError(
             f"lab '{name}' is there already", ", ".join(left), f"evener lab down {name}"
         )
-    state.begin(name, [_host_to_json(host) for host in hosts], str(driver), str(device))
+    state.begin(name, [_host_to_json(host) for host in hosts], str(driver), device.name)
     lab = Lab(name, hosts, driver=driver, device=device)
     try:
         _build(lab)
@@ -225,6 +219,14 @@ def up(
         down(name)
         raise
     return lab
+
+
+def check_device(driver: Driver, device: Device) -> None:
+    """EvenerError when a device is chosen for a driver that has none."""
+    if driver is not Driver.DPDK and device != DEFAULT:
+        raise EvenerError(
+            f"the device {device.name} is for the driver dpdk, not {driver}", "", "--driver dpdk"
+        )
 
 
 def down(name: str) -> bool:
@@ -274,6 +276,9 @@ def _build(lab: Lab) -> None:
     for host in lab.hosts:
         if lab.driver is Driver.DPDK and host == lab.balancer:
             namespaces.in_namespace(host.namespace, partial(_build_exception_path, lab))
+            if lab.device.cable:
+                wire = partial(_build_wire, lab.device.interface)
+                namespaces.in_namespace(lab.device_namespace, wire)
         namespaces.in_namespace(host.namespace, partial(_build_host, host))
 
 
@@ -307,11 +312,11 @@ def _build_switch(lab: Lab) -> None:
         ip.link("set", index=bridge, state="up")
         ports = {}
         for host in lab.hosts:
-            port, peer = _cable(lab, host)
+            port, place, peer = _cable(lab, host)
             if not peer:
                 ports[port] = tap.make(port)
                 continue
-            with (namespaces.DIRECTORY / host.namespace).open("rb") as file:
+            with (namespaces.DIRECTORY / place).open("rb") as file:
                 there = {"net_ns_fd": file.fileno(), **peer}
                 ip.link("add", ifname=port, kind="veth", peer=there)
             ports[port] = socket.if_nametoindex(port)
@@ -325,25 +330,33 @@ def _build_switch(lab: Lab) -> None:
             ip.link("set", index=index, master=bridge, state="up")
 
 
-def _cable(lab: Lab, host: Host) -> tuple[str, dict[str, str]]:
-    """The name of a host's port, and its other end in the host; empty for a port that is a TAP."""
+def _cable(lab: Lab, host: Host) -> tuple[str, str, dict[str, str]]:
+    """The name of a host's port; of its other end the namespace and what it is. Of a port that is a TAP,
+    the latter is empty.
+    """
     if lab.driver is Driver.XDP or host != lab.balancer:
-        return host.name, {"ifname": INTERFACE, "address": host.mac}
-    if lab.device is Device.NET_TAP:
-        return DPDK_TAP, {}
+        return host.name, host.namespace, {"ifname": INTERFACE, "address": host.mac}
+    if not lab.device.cable:
+        return lab.device.interface, lab.switch, {}
     # Its MAC address is any: frames are for that of eth0, and the worker takes all of them.
-    return host.name, {"ifname": DPDK_VETH}
+    return host.name, lab.device_namespace, {"ifname": lab.device.interface}
 
 
 def _build_exception_path(lab: Lab) -> None:
-    """In lb's namespace, for DPDK: eth0, whose other end the daemon holds, and the device's end."""
+    """In lb's namespace, for DPDK: eth0, whose other end the daemon holds."""
     from pyroute2 import IPRoute
 
     with IPRoute(ext_ack=True) as ip:
         ip.link("set", index=tap.make(INTERFACE), address=lab.balancer.mac)
-        if lab.device is Device.NET_AF_XDP:
-            namespaces.set_offload(DPDK_VETH, Offload.TX_CHECKSUM, False)
-            ip.link("set", index=socket.if_nametoindex(DPDK_VETH), state="up")
+
+
+def _build_wire(interface: str) -> None:
+    """In the namespace of the interface that DPDK opens, if that is the end of a cable."""
+    from pyroute2 import IPRoute
+
+    namespaces.set_offload(interface, Offload.TX_CHECKSUM, False)
+    with IPRoute(ext_ack=True) as ip:
+        ip.link("set", index=socket.if_nametoindex(interface), state="up")
 
 
 def _build_host(host: Host) -> None:
@@ -398,7 +411,7 @@ def _check_name(name: str) -> None:
 def _lab_from_json(content: state.Content) -> Lab:
     hosts = tuple(map(_host_from_json, content["hosts"]))
     driver = Driver(content.get("driver", Driver.XDP))
-    device = Device(content.get("device", Device.NET_TAP))
+    device = DEVICES[content.get("device", DEFAULT.name)]
     return Lab(content["name"], hosts, content["ready"], driver, device)
 
 

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What joins the lab's balancer to the bridge when DPDK handles the packets. One more is one entry more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A driver of DPDK's, and the interface that it opens; XDP has no need of it.
+
+    host: in whose namespace the interface is, lb or sw. cable: it is the end of a veth whose other end is
+    the bridge's port `lb`; otherwise it is a TAP and itself the port.
+    """
+
+    name: str
+    interface: str
+    host: str
+    cable: bool
+
+    @property
+    def argument(self) -> str:
+        """DPDK's argument for it."""
+        return f"--vdev={self.name}0,iface={self.interface}"
+
+
+DEVICES: Final = {
+    device.name: device
+    for device in (
+        Device("net_tap", "tapdpdk", "sw", cable=False),
+        Device("net_af_xdp", "wire0", "lb", cable=True),
+        # Not on lb: a packet socket only copies, and the kernel has each frame, too. On lb it would
+        # answer ARP requests for the VIP with the MAC address of wire0, and refuse the connections.
+        Device("net_af_packet", "wire0", "sw", cable=True),
+    )
+}
+DEFAULT: Final = DEVICES["net_tap"]
