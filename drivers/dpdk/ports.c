@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* DPDK's devices: how many queues and buffers they get. */
+#include <string.h>
+
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
@@ -10,8 +12,11 @@
 enum {
 	RX_DESCRIPTORS = 1024,
 	TX_DESCRIPTORS = 1024,
-	CACHE = 256,	    /* buffers that a lane keeps at hand */
-	POOL_LEAST = 16384, /* net_af_xdp alone takes 4096 or more for its rings */
+	/* net_af_xdp has rings of its own size, 2048: one to receive, whose buffers the kernel has for good, one to send,
+	 * and one of buffers that were sent, which it looks through only when that is half full. */
+	AF_XDP_BUFFERS = 6144,
+	CACHE = 256, /* buffers that a lane keeps at hand */
+	POOL_LEAST = 16384,
 };
 
 /* A lane for each lcore, but no more than every device has queues for. */
@@ -34,6 +39,34 @@ static lb_u32 lanes_of(const struct worker *worker)
 		worker_fail("%u lanes, but tables for %u: name the lcores in datapath.eal (-l)", lanes,
 			    worker->share->sizes[LB_SHARE_CPUS]);
 	return lanes;
+}
+
+/* Buffers that one queue of a device may have at once. */
+static lb_u32 buffers_of(uint16_t id)
+{
+	struct rte_eth_dev_info info;
+
+	if (!rte_eth_dev_info_get(id, &info) && !strcmp(info.driver_name, "net_af_xdp"))
+		return AF_XDP_BUFFERS + LB_BURST;
+	return RX_DESCRIPTORS + TX_DESCRIPTORS + LB_BURST;
+}
+
+static struct rte_mempool *pool_new(const struct worker *worker)
+{
+	lb_u32 buffers = worker->lanes * CACHE;
+	struct rte_mempool *pool;
+
+	for (lb_u32 i = 0; i < worker->ports; i++)
+		buffers += worker->lanes * buffers_of(worker->port[i].id);
+	buffers = RTE_MAX(buffers, (lb_u32)POOL_LEAST);
+	pool = rte_pktmbuf_pool_create("frames", buffers - 1, CACHE, 0, RTE_MBUF_DEFAULT_BUF_SIZE,
+				       (int)rte_socket_id());
+	if (!pool)
+		worker_fail(
+			"%u buffers for frames take %lu MiB and there is less (%s): give more with -m in datapath.eal",
+			buffers, buffers * (sizeof(struct rte_mbuf) + RTE_MBUF_DEFAULT_BUF_SIZE + 64) >> 20,
+			rte_strerror(rte_errno));
+	return pool;
 }
 
 static void port_start(const struct worker *worker, uint16_t id)
@@ -68,7 +101,7 @@ static void port_start(const struct worker *worker, uint16_t id)
 
 void ports_start(struct worker *worker)
 {
-	lb_u32 buffers, found = 0;
+	lb_u32 found = 0;
 	uint16_t id;
 
 	RTE_ETH_FOREACH_DEV(id)
@@ -84,15 +117,7 @@ void ports_start(struct worker *worker)
 			found, worker->ports);
 	worker->lanes = lanes_of(worker);
 	worker->share->lanes = worker->lanes;
-	buffers = worker->lanes * (worker->ports * (RX_DESCRIPTORS + TX_DESCRIPTORS + LB_BURST) + CACHE);
-	buffers = RTE_MAX(buffers, (lb_u32)POOL_LEAST);
-	worker->pool = rte_pktmbuf_pool_create("frames", buffers - 1, CACHE, 0, RTE_MBUF_DEFAULT_BUF_SIZE,
-					       (int)rte_socket_id());
-	if (!worker->pool)
-		worker_fail(
-			"%u buffers for frames take %lu MiB and there is less (%s): give more with -m in datapath.eal",
-			buffers, buffers * (sizeof(struct rte_mbuf) + RTE_MBUF_DEFAULT_BUF_SIZE + 64) >> 20,
-			rte_strerror(rte_errno));
+	worker->pool = pool_new(worker);
 	for (lb_u32 i = 0; i < worker->ports; i++)
 		port_start(worker, worker->port[i].id);
 }

@@ -64,7 +64,9 @@ class DpdkMachine(TableMachine):
         )
         self.worker.until(lambda: self.share.head["ready"][0], "it is not ready")
         self.link("mtu", str(_MTU), "txqueuelen", str(_QUEUE))
-        self.wire = self._things.enter_context(netns.in_thread(lambda: _open_wire(self._place)))
+        self.wire = self._things.enter_context(
+            netns.in_thread(lambda: open_wire(self._place, _DEVICE))
+        )
 
     def link(self, *settings: str) -> None:
         """Change the device, as `ip link set` does."""
@@ -117,11 +119,11 @@ class DpdkMachine(TableMachine):
             assert self.worker.process.returncode == 0, self.worker.said()
 
 
-def _open_wire(place: int) -> socket.socket:
-    """The kernel's side of the device, in its namespace."""
+def open_wire(place: int, device: str) -> socket.socket:
+    """The kernel's side of a device, in its namespace."""
     netns.enter(place, "the worker's namespace")
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
-    wire.bind((_DEVICE, _ETH_P_ALL))
+    wire.bind((device, _ETH_P_ALL))
     wire.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
     wire.settimeout(PATIENCE_S)
     return roomy(wire)

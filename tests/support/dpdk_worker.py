@@ -78,9 +78,15 @@ def owned(descriptor: int) -> Iterator[int]:
         os.close(descriptor)
 
 
+def lcores(lanes: int) -> str:
+    """So many, all on one CPU."""
+    return "--lcores=" + ",".join(f"{lane}@0" for lane in range(lanes))
+
+
 class Worker:
-    """The process. Started over a file of tables; `eal`: devices and the like; `kernel`: descriptors,
-    one for each port, whose interfaces are numbered from 1."""
+    """The process. Started over a file of tables; `eal`: devices and the like, `base`: the rest,
+    unless it is one CPU and little memory; `kernel`: descriptors, one for each port, whose interfaces are
+    numbered from 1."""
 
     def __init__(
         self,
@@ -90,10 +96,11 @@ class Worker:
         namespace: int | None = None,
         program: str = "evener-dpdk",
         lanes: int = 1,
+        base: Sequence[str] | None = None,
     ) -> None:
         command = [
             "setpriv", "--pdeathsig", "TERM", str(build(program)),
-            "--lcores=" + ",".join(f"{lane}@0" for lane in range(lanes)), *EAL, *eal,
+            *([lcores(lanes), *EAL] if base is None else base), *eal,
             "--", f"--tables={tables}", "--idle-us=50",
         ]  # fmt: skip
         command += [f"--kernel={number}:{fd}" for number, fd in enumerate(kernel, 1)]

@@ -81,6 +81,11 @@ def test_a_huge_range_is_not_counted_out() -> None:
 def test_memory_grows_with_lanes_and_ports() -> None:
     assert eal.memory_mib(1, 1) == 96
     assert eal.memory_mib(8, 4) > eal.memory_mib(8, 2) > eal.memory_mib(4, 2) > 96
+    assert eal.memory_mib(1, 2, af_xdp=2) == eal.memory_mib(1, 1) == 96
+    assert eal.memory_mib(2, 4, af_xdp=4) > eal.memory_mib(2, 4, af_xdp=2) > eal.memory_mib(2, 4)
+    many = ["-l0,1", *(f"--vdev=net_af_xdp{n},iface=x{n}" for n in range(4)), "-a", "4.0"]
+    mib = eal.memory_mib(2, 5, af_xdp=4)
+    assert eal.own_memory_bytes(eal.complete(many, 5)) == mib << 20
     assert eal.own_memory_bytes(eal.complete([VDEV], 1)) == 96 << 20
     assert eal.own_memory_bytes(eal.complete(["-m", "256", VDEV], 1)) == 256 << 20
     assert eal.own_memory_bytes(eal.complete(["--in-memory", VDEV], 1)) == 0
@@ -97,6 +102,7 @@ def test_there_are_as_many_frames_as_the_worker_makes() -> None:
 
     burst = number("LB_BURST", (ROOT / "core/burst.h").read_text())
     assert number("RX_DESCRIPTORS") + number("TX_DESCRIPTORS") + burst == eal.DESCRIPTORS
+    assert number("AF_XDP_BUFFERS") + burst == eal.AF_XDP_DESCRIPTORS
     assert number("CACHE") == eal.CACHE
     assert number("POOL_LEAST") == eal.FRAMES_LEAST
     assert eal.LANES_MAX == LANES

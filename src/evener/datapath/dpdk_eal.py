@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from itertools import dropwhile
 from typing import Final
 
-from evener.eal import has, options, split, value
+from evener.eal import devices, has, options, split, value
 from evener.errors import DatapathError
 
 LANES_MAX: Final = 64  # LB_SHARE_LANES in drivers/dpdk/share.h
 
 # How drivers/dpdk/ports.c sizes its buffers; a test compares the numbers.
 DESCRIPTORS: Final = 2 * 1024 + 32
+AF_XDP_DESCRIPTORS: Final = 3 * 2048 + 32
 CACHE: Final = 256
 FRAMES_LEAST: Final = 16_384
 _FRAME_BYTES: Final = 2_560  # room for 2 KiB, its headroom, its mbuf, and what the pool adds
@@ -38,12 +39,13 @@ def complete(eal: Sequence[str], ports: int) -> list[str]:
     DatapathError: the lcores cannot be read, or are too many.
     """
     given, _ = split(eal)
+    af_xdp = sum(device.startswith("net_af_xdp") for device in devices(given))
     added: list[str] = []
     if not has(given, "l", "c", "lcores"):
         added += ["-l", "0"]
     if not has(given, *_HUGE):
         added += [] if has(given, "no-huge") else ["--no-huge"]
-        added += [] if has(given, "m") else ["-m", str(memory_mib(lanes(given), ports))]
+        added += [] if has(given, "m") else ["-m", str(memory_mib(lanes(given), ports, af_xdp))]
     if not has(given, "allow", "block", "no-pci"):
         added += ["--no-pci"]
     if not has(given, *_SHARED, "telemetry", "no-telemetry"):
@@ -91,9 +93,13 @@ def _numbers(text: str) -> set[int]:
     return found
 
 
-def memory_mib(lane_count: int, ports: int) -> int:
-    """MiB for DPDK's memory when it is not from huge pages: the worker's frames, and some."""
-    frames = max(FRAMES_LEAST, lane_count * (ports * DESCRIPTORS + CACHE))
+def memory_mib(lane_count: int, ports: int, af_xdp: int = 0) -> int:
+    """MiB for DPDK's memory when it is not from huge pages: the worker's frames, and some.
+
+    af_xdp: how many of the ports are net_af_xdp.
+    """
+    of_ports = af_xdp * AF_XDP_DESCRIPTORS + max(0, ports - af_xdp) * DESCRIPTORS
+    frames = max(FRAMES_LEAST, lane_count * (of_ports + CACHE))
     # Half as much again, since what is free lies in pieces: with 64 MiB the least pool of 40 finds no place.
     return _REST_MIB + (frames * _FRAME_BYTES * 3 // 2 >> 20)
 
