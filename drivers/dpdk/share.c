@@ -10,36 +10,36 @@
 
 #include "worker.h"
 
-/* Bytes of each table, in the order of src/evener/tables/memory.py, shapes. */
+/* Bytes of each table. */
 static void table_bytes(const lb_u32 sizes[LB_SHARE_SIZES], lb_u64 bytes[LB_SHARE_TABLES])
 {
 	const lb_u64 copies = LB_COPIES, cpus = sizes[LB_SHARE_CPUS];
 	const lb_u64 found[LB_SHARE_TABLES] = {
-		sizeof(struct lb_settings),
-		copies * sizeof(struct lb_copy),
-		copies * sizes[LB_SHARE_INDEX_GROUPS] * sizeof(struct lb_index_group),
-		copies * sizes[LB_SHARE_SERVICES] * sizeof(struct lb_service),
-		copies * sizes[LB_SHARE_BACKENDS] * sizeof(struct lb_backend),
-		copies * sizes[LB_SHARE_SNATS] * sizeof(struct lb_snat),
-		copies * sizes[LB_SHARE_NEIGHBOURS] * sizeof(struct lb_nexthop),
-		copies * LB_ROUTES * sizeof(struct lb_route),
-		copies * sizes[LB_SHARE_MAGLEV_TABLES] * LB_SLOT_LINES * sizeof(struct lb_slot_line),
-		(lb_u64)sizes[LB_SHARE_FLOW_GROUPS] * sizeof(struct lb_flow_group),
-		(lb_u64)sizes[LB_SHARE_PORT_TABLES] * LB_PORT_LINES * sizeof(struct lb_port_line),
-		LB_LOCKS * sizeof(lb_u64),
-		cpus * sizes[LB_SHARE_SERVICES] * sizeof(struct lb_counter),
-		cpus * sizes[LB_SHARE_BACKENDS] * sizeof(struct lb_counter),
-		cpus * LB_REASON_ROW * sizeof(lb_u64),
-		LB_WANTED_RECORDS * sizeof(struct lb_wanted),
-		LB_LEARNED_RECORDS * sizeof(struct lb_learned),
-		cpus * sizeof(struct lb_event_head),
-		cpus * LB_EVENTS * sizeof(struct lb_event),
+		[LB_TABLE_SETTINGS] = sizeof(struct lb_settings),
+		[LB_TABLE_COPIES] = copies * sizeof(struct lb_copy),
+		[LB_TABLE_ENDPOINTS] = copies * sizes[LB_SHARE_INDEX_GROUPS] * sizeof(struct lb_index_group),
+		[LB_TABLE_SERVICES] = copies * sizes[LB_SHARE_SERVICES] * sizeof(struct lb_service),
+		[LB_TABLE_BACKENDS] = copies * sizes[LB_SHARE_BACKENDS] * sizeof(struct lb_backend),
+		[LB_TABLE_SNATS] = copies * sizes[LB_SHARE_SNATS] * sizeof(struct lb_snat),
+		[LB_TABLE_NEIGHBOURS] = copies * sizes[LB_SHARE_NEIGHBOURS] * sizeof(struct lb_nexthop),
+		[LB_TABLE_ROUTES] = copies * LB_ROUTES * sizeof(struct lb_route),
+		[LB_TABLE_SLOTS] = copies * sizes[LB_SHARE_MAGLEV_TABLES] * LB_SLOT_LINES * sizeof(struct lb_slot_line),
+		[LB_TABLE_FLOWS] = (lb_u64)sizes[LB_SHARE_FLOW_GROUPS] * sizeof(struct lb_flow_group),
+		[LB_TABLE_PORTS] = (lb_u64)sizes[LB_SHARE_PORT_TABLES] * LB_PORT_LINES * sizeof(struct lb_port_line),
+		[LB_TABLE_LOCKS] = LB_LOCKS * sizeof(lb_u64),
+		[LB_TABLE_SERVICE_COUNTERS] = cpus * sizes[LB_SHARE_SERVICES] * sizeof(struct lb_counter),
+		[LB_TABLE_BACKEND_COUNTERS] = cpus * sizes[LB_SHARE_BACKENDS] * sizeof(struct lb_counter),
+		[LB_TABLE_REASON_COUNTERS] = cpus * LB_REASON_ROW * sizeof(lb_u64),
+		[LB_TABLE_WANTED] = LB_WANTED_RECORDS * sizeof(struct lb_wanted),
+		[LB_TABLE_LEARNED] = LB_LEARNED_RECORDS * sizeof(struct lb_learned),
+		[LB_TABLE_EVENT_HEADS] = cpus * sizeof(struct lb_event_head),
+		[LB_TABLE_EVENTS] = cpus * LB_EVENTS * sizeof(struct lb_event),
 	};
 
 	memcpy(bytes, found, sizeof(found));
 }
 
-static void *table_at(const struct lb_share *share, lb_u32 table)
+static void *table_at(const struct lb_share *share, enum lb_share_table table)
 {
 	return (char *)share + share->offset[table];
 }
@@ -96,7 +96,7 @@ void share_open(struct worker *worker)
 			    (long long)stat.st_size, strerror(errno), path);
 	share_check(worker, (lb_u64)stat.st_size);
 	/* Locks of a worker that was killed; nobody holds one now. */
-	memset(table_at(worker->share, 11), 0, LB_LOCKS * sizeof(lb_u64));
+	memset(table_at(worker->share, LB_TABLE_LOCKS), 0, LB_LOCKS * sizeof(lb_u64));
 	for (int i = 0; i < LB_SHARE_LANES; i++)
 		worker->share->lane[i].running = 0;
 	worker->share->worker = (lb_u32)getpid();
@@ -118,25 +118,25 @@ struct lb_env share_env(const struct worker *worker, lb_u32 lane)
 		.tables = sizes[LB_SHARE_MAGLEV_TABLES],
 		.flow_groups = sizes[LB_SHARE_FLOW_GROUPS],
 		.port_lines = sizes[LB_SHARE_PORT_TABLES] * LB_PORT_LINES,
-		.settings = table_at(share, 0),
-		.copies = table_at(share, 1),
-		.endpoints = table_at(share, 2),
-		.service_records = table_at(share, 3),
-		.backend_records = table_at(share, 4),
-		.snat_records = table_at(share, 5),
-		.neighbour_records = table_at(share, 6),
-		.routes = table_at(share, 7),
-		.slots = table_at(share, 8),
-		.flows = table_at(share, 9),
-		.ports = table_at(share, 10),
-		.locks = table_at(share, 11),
-		.service_counters = table_at(share, 12),
-		.backend_counters = table_at(share, 13),
-		.reason_counters = table_at(share, 14),
-		.wanted = table_at(share, 15),
-		.learned = table_at(share, 16),
-		.event_heads = table_at(share, 17),
-		.events = table_at(share, 18),
+		.settings = table_at(share, LB_TABLE_SETTINGS),
+		.copies = table_at(share, LB_TABLE_COPIES),
+		.endpoints = table_at(share, LB_TABLE_ENDPOINTS),
+		.service_records = table_at(share, LB_TABLE_SERVICES),
+		.backend_records = table_at(share, LB_TABLE_BACKENDS),
+		.snat_records = table_at(share, LB_TABLE_SNATS),
+		.neighbour_records = table_at(share, LB_TABLE_NEIGHBOURS),
+		.routes = table_at(share, LB_TABLE_ROUTES),
+		.slots = table_at(share, LB_TABLE_SLOTS),
+		.flows = table_at(share, LB_TABLE_FLOWS),
+		.ports = table_at(share, LB_TABLE_PORTS),
+		.locks = table_at(share, LB_TABLE_LOCKS),
+		.service_counters = table_at(share, LB_TABLE_SERVICE_COUNTERS),
+		.backend_counters = table_at(share, LB_TABLE_BACKEND_COUNTERS),
+		.reason_counters = table_at(share, LB_TABLE_REASON_COUNTERS),
+		.wanted = table_at(share, LB_TABLE_WANTED),
+		.learned = table_at(share, LB_TABLE_LEARNED),
+		.event_heads = table_at(share, LB_TABLE_EVENT_HEADS),
+		.events = table_at(share, LB_TABLE_EVENTS),
 	};
 
 	lb_env_ready(&env);

@@ -14,7 +14,6 @@
 enum {
 	LB_SHARE_VERSION = 1,
 	LB_SHARE_LANES = 64,
-	LB_SHARE_TABLES = 19,
 	LB_SHARE_SIZES = 9,
 	LB_SHARE_PAGE = 4096, /* tables begin at multiples of it */
 };
@@ -43,6 +42,30 @@ enum lb_share_size {
 	LB_SHARE_MAGLEV_TABLES,
 	LB_SHARE_FLOW_GROUPS,
 	LB_SHARE_PORT_TABLES,
+};
+
+/* The tables in the order in which they lie: src/evener/tables/memory.py, shapes. A test compares the two. */
+enum lb_share_table {
+	LB_TABLE_SETTINGS,
+	LB_TABLE_COPIES,
+	LB_TABLE_ENDPOINTS,
+	LB_TABLE_SERVICES,
+	LB_TABLE_BACKENDS,
+	LB_TABLE_SNATS,
+	LB_TABLE_NEIGHBOURS,
+	LB_TABLE_ROUTES,
+	LB_TABLE_SLOTS,
+	LB_TABLE_FLOWS,
+	LB_TABLE_PORTS,
+	LB_TABLE_LOCKS,
+	LB_TABLE_SERVICE_COUNTERS,
+	LB_TABLE_BACKEND_COUNTERS,
+	LB_TABLE_REASON_COUNTERS,
+	LB_TABLE_WANTED,
+	LB_TABLE_LEARNED,
+	LB_TABLE_EVENT_HEADS,
+	LB_TABLE_EVENTS,
+	LB_SHARE_TABLES, /* how many there are */
 };
 
 struct lb_share {

@@ -10,7 +10,7 @@ import os
 import shutil
 import struct
 import subprocess
-from dataclasses import astuple, replace
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,10 @@ def test_the_head_is_the_workers(tmp_path: Path) -> None:
         lines += [f"sizeof(struct {struct_name})"]
         lines += [f"__builtin_offsetof(struct {struct_name}, {name})" for name in dtype.names or ()]
     lines += ["LB_SHARE_VERSION", "LB_SHARE_LANES", "LB_SHARE_PAGE", "LB_SHARE_TABLES"]
-    lines += ["LB_SHARE_SIZES", "LB_SHARE_CPUS", "LB_SHARE_FLOW_GROUPS", "LB_SHARE_PORT_TABLES"]
+    lines += ["LB_SHARE_SIZES"]
+    sizes = [{"tables": "maglev_tables"}.get(field.name, field.name) for field in fields(Sizes)]
+    lines += [f"LB_SHARE_{name.upper()}" for name in sizes]
+    lines += [f"LB_TABLE_{name.upper()}" for name in shapes(SIZES)]
     source = tmp_path / "head.c"
     body = "".join(f'printf("%llu\\n", (unsigned long long){line});\n' for line in lines)
     source.write_text(
@@ -56,7 +59,8 @@ def test_the_head_is_the_workers(tmp_path: Path) -> None:
     for dtype in (HEAD, LANE):
         assert dtype.fields is not None
         expected += [dtype.itemsize, *(entry[1] for entry in dtype.fields.values())]
-    expected += [dpdk_share.VERSION, dpdk_share.LANES, PAGE, len(shapes(SIZES)), 9, 0, 7, 8]
+    tables = len(shapes(SIZES))
+    expected += [dpdk_share.VERSION, dpdk_share.LANES, PAGE, tables, 9, *range(9), *range(tables)]
     assert list(map(int, numbers)) == expected
 
 
