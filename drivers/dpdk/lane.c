@@ -88,7 +88,7 @@ static uint16_t whole_frames(const struct lane *lane, struct rte_mbuf *frame[], 
 		if (likely(frame[i]->nb_segs == 1) || !rte_pktmbuf_linearize(frame[i])) {
 			frame[whole++] = frame[i];
 		} else {
-			lane->share->tx_full++;
+			lane->share->in_pieces++;
 			rte_pktmbuf_free(frame[i]);
 		}
 	}

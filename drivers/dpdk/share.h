@@ -23,12 +23,12 @@ struct lb_lane {
 	lb_u64 rounds; /* one more after each round of its loop: whoever saw it change knows that older packets are done */
 	lb_u32 running; /* 1 while it handles packets */
 	lb_u32 lcore;
-	lb_u64 tx_full;	    /* frames that a device did not take, or that came in pieces and fit into no buffer */
+	lb_u64 tx_full;	    /* frames that a device did not take */
 	lb_u64 to_kernel;   /* frames given to the kernel */
 	lb_u64 from_kernel; /* frames of the kernel's own */
 	lb_u64 kernel_full; /* frames that the kernel did not take */
 	lb_u64 too_long;    /* frames of the kernel's that fit into no buffer */
-	lb_u64 reserved;
+	lb_u64 in_pieces;   /* received frames of several buffers that fit into no single one */
 };
 
 /* How many records the tables have: src/evener/tables/memory.py, Sizes. */

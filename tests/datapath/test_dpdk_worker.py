@@ -338,7 +338,7 @@ def test_file_of_frames(tmp_path: Path) -> None:
         kernel.settimeout(PATIENCE_S)
         assert [kernel.recv(1 << 16) for _ in by[Verdict.PASS]] == by[Verdict.PASS]
     assert [one for _, one in read_pcap(tmp_path / "out")] == by[Verdict.FORWARD]
-    assert tables.lanes["tx_full"][0] == 1
+    assert (tables.lanes["in_pieces"][0], tables.lanes["tx_full"][0]) == (1, 0)
     assert np.array_equal(tables.tables.raw("flows"), sim.tables.raw("flows"))
     assert np.array_equal(reasons, sim.tables.reason_counters)
 

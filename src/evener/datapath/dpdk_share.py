@@ -38,7 +38,7 @@ LANE: Final = np.dtype(
     [
         ("rounds", "<u8"), ("running", "<u4"), ("lcore", "<u4"), ("tx_full", "<u8"),
         ("to_kernel", "<u8"), ("from_kernel", "<u8"), ("kernel_full", "<u8"), ("too_long", "<u8"),
-        ("reserved", "<u8"),
+        ("in_pieces", "<u8"),
     ]
 )  # fmt: skip
 """struct lb_lane."""
