@@ -6,14 +6,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from evener.bench import elf, measure
+from evener.bench import elf, measure, t5_wire
 from evener.datapath import xdp
+from evener.errors import DatapathError
+from tests.support import fake_worker
 from tests.support.bpf import needs_bpf
 from tests.support.dpdk_worker import build
+from tests.support.running import wait_until
 
+WORDS = "import sys\nsys.stderr.write('many words\\n' * 100_000)\nsys.stderr.flush()\n"
+"""The beginning of a program that says more than a pipe holds."""
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 REASONS = {"forward": "FORWARD", "reply": "REPLY", "new": "FORWARD_NEW"}
 
 
@@ -91,3 +98,49 @@ def test_lengths_of_functions_are_read_from_the_object() -> None:
     lengths = elf.functions(xdp.OBJECT)
     assert lengths["lb_xdp"] > 100
     assert lengths["lb_clock"] < 20
+
+
+def program(path: Path, body: str) -> None:
+    path.write_text(f"#!{sys.executable}\n{WORDS}{body}")
+    path.chmod(0o755)
+
+
+def test_a_worker_that_says_much_does_not_stand_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(t5_wire, "PROGRAMS", tmp_path)
+    program(tmp_path / "evener-dpdk", Path(fake_worker.__file__).read_text())
+    with t5_wire._worker("evener-none", tmp_path, 10, 0):
+        pass
+    program(tmp_path / "evener-dpdk", "sys.exit('no such device')")
+    with (
+        pytest.raises(DatapathError, match=r"(?s)ended .*evener-dpdk.*many words\nno such device$"),
+        t5_wire._worker("evener-none", tmp_path, 10, 0),
+    ):
+        raise AssertionError("it is not ready")
+
+
+def test_macswap_that_says_much_does_not_stand_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    testpmd, started = tmp_path / "testpmd", []
+    monkeypatch.setattr(t5_wire, "testpmd", lambda: str(testpmd))
+
+    def popen(_: str, command: list[str], **more: Any) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(command, **more))
+        return started[0]
+
+    def no_packet() -> None:
+        wait_until(
+            lambda: os.waitid(os.P_PID, started[0].pid, ENDED) is not None,
+            "the end of its words",
+        )
+        raise DatapathError("no packet came back", "the wire of the bench")
+
+    monkeypatch.setattr(t5_wire.namespaces, "popen", popen)
+    program(testpmd, "sys.exit('no such device')")
+    with (
+        pytest.raises(DatapathError, match=r"(?s)of the bench ended .*no such device$"),
+        t5_wire._macswap("evener-none", 0),
+    ):
+        no_packet()

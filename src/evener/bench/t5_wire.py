@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 
@@ -178,19 +178,16 @@ def _worker(namespace: str, folder: Path, flows: int, cpu: int) -> Iterator[None
     eal = dpdk_eal.complete(["-l", str(cpu), f"--vdev=net_af_xdp0,iface={_FAR}"], ports=1)
     own = [f"--tables={path}", f"--kernel=1:{other.fileno()}"]
     own += [f"--netns={namespaces.DIRECTORY / namespace}"]
-    process = subprocess.Popen(
-        [PROGRAMS / "evener-dpdk", *eal, "--", *own],
-        pass_fds=(other.fileno(),),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        _until(lambda: bool(share.head["ready"][0]), process)
-        yield
-    finally:
-        _end(process)
-        kernel.close()
-        other.close()
+    with kernel, other, _words() as words:
+        process = subprocess.Popen(
+            [PROGRAMS / "evener-dpdk", *eal, "--", *own],
+            pass_fds=(other.fileno(),),
+            stdout=subprocess.DEVNULL,
+            stderr=words,
+        )
+        with _ending(process, words):
+            _until(lambda: bool(share.head["ready"][0]), process)
+            yield
 
 
 @contextlib.contextmanager
@@ -205,27 +202,44 @@ def _macswap(namespace: str, cpu: int) -> Iterator[None]:
     eal = dpdk_eal.complete(
         ["--lcores", f"0@{other},1@{cpu}", f"--vdev=net_af_xdp0,iface={_FAR}"], ports=1
     )
-    process = namespaces.popen(
-        namespace,
-        [program, *eal, "--", *_TESTPMD],
-        stdin=subprocess.PIPE,  # its end would end testpmd
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    with _words() as words:
+        process = namespaces.popen(
+            namespace,
+            [program, *eal, "--", *_TESTPMD],
+            stdin=subprocess.PIPE,  # its end would end testpmd
+            stdout=subprocess.DEVNULL,
+            stderr=words,
+        )
+        with _ending(process, words):
+            yield  # it says nothing that could be waited for; that packets come back tells
+
+
+def _words() -> IO[bytes]:
+    """Where a process writes what it has to say. A pipe that nobody reads would stop it when it is full."""
+    return tempfile.TemporaryFile(buffering=0)
+
+
+@contextlib.contextmanager
+def _ending(process: subprocess.Popen[bytes], words: IO[bytes]) -> Iterator[None]:
+    """End it afterwards; what went wrong because it had ended by itself, its last words tell."""
     try:
-        yield  # it says nothing that could be waited for; that packets come back tells
+        yield
+    except DatapathError as error:
+        if process.poll() is None:
+            raise
+        said = os.pread(words.fileno(), 300, max(0, os.fstat(words.fileno()).st_size - 300))
+        raise DatapathError(
+            "a process of the bench ended", str(process.args), said.decode(errors="replace").strip()
+        ) from error
     finally:
         _end(process)
 
 
 def _until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + _READY_S
-    while True:
+    while not condition():
         if process.poll() is not None:
-            said = process.stderr.read().decode(errors="replace") if process.stderr else ""
-            raise DatapathError("a process of the bench ended", str(process.args), said[-300:])
-        if condition():
-            return
+            raise DatapathError("a process of the bench was not ready", str(process.args))
         if time.monotonic() > end:
             raise DatapathError("a process of the bench was not ready in time", str(process.args))
         time.sleep(0.01)
