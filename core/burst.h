@@ -43,41 +43,36 @@ LB_STEP lb_u32 lb_long(const struct lb_env *env, lb_u8 *data, lb_u32 length, lb_
 	return plan.verdict == LB_VERDICT_FORWARD && lb_apply(data, end, &plan) ? plan.nexthop.ifindex : LB_TO_NOBODY;
 }
 
-/* Asks for what the packet's flow is found by: its line of the flow table, or the word of its port. */
-LB_INLINE void lb_burst_ask(const struct lb_env *env, const struct lb_settings *settings, const struct lb_quick *quick)
-{
-	if (quick->service) {
-		struct lb_flow_group *group = lb_env_flow_group(env, lb_flow_group_index(settings, quick->hash, 0));
-
-		__builtin_prefetch(&group->way[lb_flow_first_way(quick->hash)], 0);
-	} else {
-		__builtin_prefetch(lb_quick_word(env, settings, quick), 0);
-	}
-}
-
 /* Up to LB_BURST packets of one interface. to[i]: where frame i, written anew or left alone, goes. */
 LB_INLINE void lb_burst(const struct lb_env *env, lb_u8 *const data[], const lb_u32 length[], lb_u32 count,
 			lb_u32 ifindex, const struct lb_moment *moment, lb_u32 to[])
 {
-	const struct lb_settings *settings = lb_env_settings(env);
+	struct lb_recent recent = {0, 0};
 	struct lb_quick quick[LB_BURST];
-	lb_u32 plain = 0;
+	lb_u32 plain = 0, replies = 0;
+	const lb_u16 now = moment->now;
+	struct lb_force force;
+	lb_u32 quickly = lb_quick_force(env, &force) ? count : 0;
 
-	for (lb_u32 i = 0; i < count; i++) {
-		if (LB_LIKELY(lb_quick_begin(env, settings, data[i], data[i] + length[i], &quick[i]))) {
-			plain |= 1u << i;
-			lb_burst_ask(env, settings, &quick[i]);
+	for (lb_u32 i = 0; i < quickly; i++) {
+		if (LB_UNLIKELY(!lb_quick_begin(env, &force, data[i], data[i] + length[i], &recent, &quick[i])))
+			continue;
+		plain |= 1u << i;
+		if (quick[i].service) {
+			__builtin_prefetch(quick[i].line, 0);
+		} else {
+			replies |= 1u << i;
+			__builtin_prefetch(quick[i].word, 0);
 		}
 	}
-	for (lb_u32 i = 0; i < count; i++)
-		if (plain >> i & 1 && !quick[i].service)
-			__builtin_prefetch(lb_quick_holder(env, lb_quick_word(env, settings, &quick[i])), 0);
+	for (lb_u32 rest = replies; rest; rest &= rest - 1)
+		__builtin_prefetch(lb_quick_holder(env, &quick[__builtin_ctz(rest)]), 0);
 	for (lb_u32 i = 0; i < count; i++) {
-		to[i] = LB_TO_NOBODY;
+		lb_u32 out = 0;
+
 		if (LB_LIKELY(plain >> i & 1))
-			to[i] = lb_quick_end(env, settings, &quick[i], data[i], data[i] + length[i], moment->now);
-		if (LB_UNLIKELY(!to[i]))
-			to[i] = lb_long(env, data[i], length[i], ifindex, moment);
+			out = lb_quick_end(env, &force, &quick[i], data[i], length[i], now);
+		to[i] = LB_LIKELY(out) ? out : lb_long(env, data[i], length[i], ifindex, moment);
 	}
 }
 

@@ -13,7 +13,7 @@
 /* What replacing the 32-bit word `old` by `new` adds to an unfolded sum. */
 LB_INLINE lb_u64 lb_csum_change(lb_u32 old, lb_u32 new)
 {
-	return (lb_u64)(lb_u32)~old + new;
+	return 0xffffffffull - old + new;
 }
 
 /* A word and itself with its halves exchanged: the upper half of the sum is that of both halves, the carry included. */
@@ -30,7 +30,7 @@ LB_INLINE lb_u16 lb_csum_fold(lb_u64 sum)
 /* The checksum field after the sum of all changes in its data. */
 LB_INLINE lb_u16 lb_csum_update(lb_u16 check, lb_u64 changes)
 {
-	return (lb_u16)~lb_csum_fold((lb_u64)(lb_u16)~check + changes);
+	return (lb_u16)~lb_csum_fold(0xffff - (lb_u64)check + changes);
 }
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The env of every driver but BPF: tables in plain memory that the caller lends, such as a simulator's buffers, a
- * shared file, or a running datapath's tables mapped into this process. Whoever has none of the last five (null) has
- * no such records; all others have to be there.
+ * shared file, or a running datapath's tables mapped into this process. Whoever has none of the last two (null) is not
+ * traced; all others have to be there.
  */
 #ifndef LB_ENV_MEMORY_H
 #define LB_ENV_MEMORY_H
@@ -96,11 +96,20 @@ LB_INLINE void lb_env_ready(struct lb_env *env)
 	env->of_cpu[LB_OF_CPU_EVENTS] = lb_env_row(env->events, env->cpu, LB_EVENTS, sizeof(struct lb_event));
 }
 
-#define LB_ENTRY(type, base, count, index) ((index) < (count) ? (type *)(base) + (index) : (type *)0)
+/* Says to the compiler that a table is there. */
+LB_INLINE void *lb_env_there(void *base)
+{
+	if (!base)
+		__builtin_unreachable();
+	return base;
+}
+
+#define LB_ENTRY(type, base, count, index) ((index) < (count) ? (type *)lb_env_there(base) + (index) : (type *)0)
 #define LB_OF_COPY(type, table, copy, width, index)                                                                    \
 	LB_ENTRY(type, env->of_copy[LB_OF_COPY_##table][(copy) & 1], width, index)
-#define LB_OF_CPU(type, table, width, index)                                                                           \
-	(env->of_cpu[LB_OF_CPU_##table] ? LB_ENTRY(type, env->of_cpu[LB_OF_CPU_##table], width, index) : (type *)0)
+#define LB_OF_CPU(type, table, width, index) LB_ENTRY(type, env->of_cpu[LB_OF_CPU_##table], width, index)
+#define LB_IF_TRACED(type, table, width, index)                                                                        \
+	(env->of_cpu[LB_OF_CPU_##table] ? LB_OF_CPU(type, table, width, index) : (type *)0)
 
 LB_INLINE struct lb_settings *lb_env_settings(const struct lb_env *env)
 {
@@ -191,12 +200,12 @@ LB_INLINE struct lb_learned *lb_env_learned(const struct lb_env *env, lb_u32 ind
 
 LB_INLINE struct lb_event_head *lb_env_event_head(const struct lb_env *env)
 {
-	return LB_OF_CPU(struct lb_event_head, EVENT_HEAD, 1u, 0u);
+	return LB_IF_TRACED(struct lb_event_head, EVENT_HEAD, 1u, 0u);
 }
 
 LB_INLINE struct lb_event *lb_env_event(const struct lb_env *env, lb_u32 event)
 {
-	return LB_OF_CPU(struct lb_event, EVENTS, LB_EVENTS, event);
+	return LB_IF_TRACED(struct lb_event, EVENTS, LB_EVENTS, event);
 }
 
 #endif

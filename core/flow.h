@@ -152,11 +152,16 @@ LB_INLINE int lb_flow_expired(const struct lb_settings *settings, lb_u64 binding
 	return lb_flow_age(binding, now) >= lb_flow_timeout(settings, lb_binding_flags(binding));
 }
 
-/* Established and stamped lately: a packet without SYN, FIN or RST has nothing to tell about it. */
+/*
+ * Established and stamped lately: a packet without SYN, FIN or RST has nothing to tell about it. Flags and time are
+ * compared in one: what flags differ by is turned above the seconds since the stamp, and is more than any of these.
+ */
 LB_INLINE int lb_binding_settled(const struct lb_settings *settings, lb_u64 binding, lb_u16 now)
 {
-	return lb_binding_flags(binding) == (LB_FLOW_REPLIED | LB_FLOW_ESTABLISHED) &&
-	       (lb_u16)(now - lb_binding_time(binding)) < settings->stamp_s;
+	lb_u32 since = ((lb_u32)now << 8 | LB_FLOW_REPLIED | LB_FLOW_ESTABLISHED) - (lb_u32)(binding >> 40);
+
+	since <<= 8;
+	return (since << 16 | since >> 16) < settings->stamp_s;
 }
 
 /* Nothing more is expected of it: the same client may start anew. */

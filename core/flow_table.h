@@ -30,26 +30,34 @@ LB_INLINE lb_u32 lb_flow_first_way(lb_u64 hash)
 /* 0 if the words are equal, else all ones: a comparison without a branch, which BPF's instructions do not offer. */
 LB_INLINE lb_u64 lb_differ(lb_u64 a, lb_u64 b)
 {
+#ifdef __bpf__
 	lb_u64 x = a ^ b;
 
 	return (lb_u64)((long long)(x | -x) >> 63);
+#else
+	return -(lb_u64)(a != b);
+#endif
+}
+
+/* The line that a search begins with, where 19 of 20 flows are. */
+LB_INLINE const struct lb_flow *lb_flow_home(const struct lb_env *env, const struct lb_settings *settings, lb_u64 place)
+{
+	struct lb_flow_group *group = lb_env_flow_group(env, lb_flow_group_index(settings, place, 0));
+
+	return group ? &group->way[lb_flow_first_way(place)] : 0;
 }
 
 /*
- * The binding of a flow that this packet tells nothing new about, or 0: established, stamped lately, in the hash's own
- * cache line, where 19 of 20 flows are. Which of the four records it is cannot be foreseen, and a branch that is
+ * The binding of a flow that this packet tells nothing new about, or 0: established, stamped lately, in its home
+ * line. Which of the four records it is cannot be foreseen, and a branch that is
  * foretold wrongly costs more than comparing all four.
  */
-LB_INLINE lb_u64 lb_flow_settled(const struct lb_env *env, const struct lb_settings *settings, lb_u64 hash,
-				 lb_u64 client, lb_u16 now)
+LB_INLINE lb_u64 lb_flow_settled(const struct lb_settings *settings, const struct lb_flow *line, lb_u64 client,
+				 lb_u16 now)
 {
-	struct lb_flow_group *group = lb_env_flow_group(env, lb_flow_group_index(settings, hash, 0));
-	const struct lb_flow *line, *flow;
+	const struct lb_flow *flow;
 	lb_u64 binding;
 
-	if (!group)
-		return 0;
-	line = &group->way[lb_flow_first_way(hash)];
 	flow = &line[lb_differ(LB_READ(line[0].client), client) &
 		     (1 + (lb_differ(LB_READ(line[1].client), client) &
 			   (1 + (lb_differ(LB_READ(line[2].client), client) & 1))))];
@@ -112,10 +120,10 @@ LB_INLINE lb_u32 lb_flow_find(const struct lb_env *env, const struct lb_settings
 }
 
 /* As lb_flow_settled, of the one flow in twenty that does not lie in its first line. */
-LB_STEP lb_u64 lb_flow_settled_far(const struct lb_env *env, lb_u64 place, lb_u64 client, lb_u32 now)
+LB_STEP lb_u64 lb_flow_settled_far(const struct lb_env *env, lb_u64 client, lb_u32 now)
 {
 	struct lb_settings *settings;
-	lb_u64 binding;
+	lb_u64 binding, place;
 	lb_u32 record;
 
 	if (!env)
@@ -123,6 +131,7 @@ LB_STEP lb_u64 lb_flow_settled_far(const struct lb_env *env, lb_u64 place, lb_u6
 	settings = lb_env_settings(env);
 	if (!settings)
 		return 0;
+	place = lb_place_hash(settings, lb_client_address(client), lb_client_port(client));
 	binding = lb_flow_search(env, settings, place, client, 1, &record);
 	return binding && lb_binding_settled(settings, binding, (lb_u16)now) ? binding : 0;
 }

@@ -100,14 +100,24 @@ LB_INLINE void lb_parse(const void *data, const void *end, lb_u32 ifindex, struc
 
 enum { LB_PLAIN_L4 = LB_ETH_BYTES + 20, LB_PLAIN_BYTES = LB_PLAIN_L4 + 20 };
 
-/*
- * Is it a plain segment: TCP over IPv4 without options, to one host, whole, alive, and nothing new about its flow? Then
- * the view has addresses, ports, protocol, time to live and lengths, and nothing else. Several fields are compared at once.
- */
-LB_INLINE int lb_parse_plain(const lb_u8 *data, const lb_u8 *end, struct lb_view *view)
+LB_INLINE struct lb_ipv4 *lb_plain_ip(lb_u8 *data)
 {
-	const struct lb_ipv4 *ip = (const struct lb_ipv4 *)(data + LB_ETH_BYTES);
-	const struct lb_tcp *tcp = (const struct lb_tcp *)(data + LB_PLAIN_L4);
+	return (struct lb_ipv4 *)(data + LB_ETH_BYTES);
+}
+
+LB_INLINE struct lb_tcp *lb_plain_tcp(lb_u8 *data)
+{
+	return (struct lb_tcp *)(data + LB_PLAIN_L4);
+}
+
+/*
+ * Is it a plain segment: TCP over IPv4 without IP options, to one host, whole, alive, and nothing new about its flow? Then
+ * its headers lie at the places above. Several fields are compared at once.
+ */
+LB_INLINE int lb_plain(lb_u8 *data, const lb_u8 *end)
+{
+	const struct lb_ipv4 *ip = lb_plain_ip(data);
+	const struct lb_tcp *tcp = lb_plain_tcp(data);
 	lb_u32 kind, life, length, header;
 
 	if (LB_UNLIKELY(data + LB_PLAIN_BYTES > end))
@@ -115,20 +125,11 @@ LB_INLINE int lb_parse_plain(const lb_u8 *data, const lb_u8 *end, struct lb_view
 	kind = LB_GET(32, data + 12);	  /* EtherType, version, header length, type of service */
 	life = LB_GET(32, &ip->fragment); /* fragment, time to live, protocol */
 	length = LB_BE16(ip->length);
-	header = tcp->offset >> 4 << 2;
-	if (LB_UNLIKELY((kind & LB_BE32(0xffffff00)) != LB_BE32(LB_ETHERTYPE_IPV4 << 16 | 0x4500) ||
-			(life & LB_BE32(LB_IPV4_FRAGMENT << 16 | 0xff)) != LB_BE32(LB_PROTOCOL_TCP) ||
-			tcp->flags & LB_TCP_TELLING || ip->ttl <= 1 || header < sizeof(*tcp) ||
-			sizeof(*ip) + header > length || data + LB_ETH_BYTES + length > end || lb_to_group(data)))
-		return 0;
-	lb_addr_set_v4(&view->src, LB_GET(32, &ip->src));
-	lb_addr_set_v4(&view->dst, LB_GET(32, &ip->dst));
-	LB_PUT(32, &view->sport, LB_GET(32, &tcp->sport));
-	view->protocol = LB_PROTOCOL_TCP;
-	view->ttl = ip->ttl;
-	view->l4 = LB_PLAIN_L4;
-	view->length = (lb_u16)(end - data);
-	return 1;
+	header = tcp->offset >> 2 & 0x3c;
+	return LB_LIKELY((kind & LB_BE32(0xffffff00)) == LB_BE32(LB_ETHERTYPE_IPV4 << 16 | 0x4500) &&
+			 (life & LB_BE32(LB_IPV4_FRAGMENT << 16 | 0xff)) == LB_BE32(LB_PROTOCOL_TCP) &&
+			 !(tcp->flags & LB_TCP_TELLING) && ip->ttl > 1 && tcp->offset >= 0x50 &&
+			 sizeof(*ip) + header <= length && data + LB_ETH_BYTES + length <= end && !lb_to_group(data));
 }
 
 /* The rest of the view, which few packets need: for the trace. */

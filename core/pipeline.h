@@ -69,7 +69,7 @@ LB_INLINE lb_u8 lb_decide_forward(const struct lb_env *env, const struct lb_sett
 		return LB_REASON_BACKEND_GONE;
 	if (LB_UNLIKELY(reason == LB_REASON_FORWARD_NEW))
 		lb_learn(env, copy, view);
-	lb_plan_forward(view, snat, backend, binding, plan);
+	lb_plan_forward(view->ttl, view->l4, snat, backend, binding, plan);
 	return reason;
 }
 
@@ -126,7 +126,7 @@ LB_INLINE lb_u8 lb_decide_reply(const struct lb_env *env, const struct lb_settin
 	plan->mode = service->mode;
 	if (view->ttl <= 1)
 		return LB_REASON_TTL_EXPIRED;
-	lb_plan_reply(view, service, client, plan);
+	lb_plan_reply(view->ttl, view->l4, service, client, plan);
 	lb_nexthop_to(env, copy, &plan->dst, &plan->nexthop);
 	if (LB_UNLIKELY(!plan->nexthop.ifindex))
 		lb_recall(env, &plan->dst, &plan->nexthop);
@@ -189,10 +189,15 @@ LB_INLINE void lb_decide(const struct lb_env *env, const struct lb_view *view, l
 	}
 }
 
-/* Writes a plan whose verdict is forward into the frame. */
-LB_INLINE int lb_apply(void *data, const void *end, const struct lb_plan *plan)
+/* Writes a plan whose verdict is forward into the frame. False if that is shorter than the parser found it. */
+LB_INLINE int lb_apply(lb_u8 *data, const lb_u8 *end, const struct lb_plan *plan)
 {
-	return lb_rewrite_ipv4(data, end, plan);
+	lb_u32 l4 = plan->l4 & 0x7f; /* the mask tells the verifier */
+
+	if (data + LB_ETH_BYTES + sizeof(struct lb_ipv4) > end || data + l4 + sizeof(struct lb_tcp) > end)
+		return 0;
+	lb_rewrite_ipv4(data, l4, plan);
+	return 1;
 }
 
 /* Leaves word that a next hop is missing. Two CPUs may mix up one record; the address then made up is asked for in vain. */

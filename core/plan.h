@@ -34,29 +34,29 @@ LB_INLINE void lb_plan_ports(lb_be16 sport, lb_be16 dport, struct lb_plan *plan)
 }
 
 /* Full NAT, client to backend: from SNAT address and port to the backend. */
-LB_INLINE void lb_plan_forward(const struct lb_view *view, const struct lb_snat *snat, const struct lb_backend *backend,
+LB_INLINE void lb_plan_forward(lb_u8 ttl, lb_u16 l4, const struct lb_snat *snat, const struct lb_backend *backend,
 			       lb_u64 binding, struct lb_plan *plan)
 {
 	plan->src = snat->addr;
 	plan->dst = backend->addr;
 	lb_plan_ports(lb_binding_port(binding), backend->port, plan);
 	plan->nexthop = backend->nexthop;
-	plan->ttl = view->ttl - 1;
+	plan->ttl = ttl - 1;
 	plan->reserved0 = 0;
-	plan->l4 = view->l4;
+	plan->l4 = l4;
 }
 
 /* Full NAT, backend to client: from the VIP to the client's own address and port. */
-LB_INLINE void lb_plan_reply(const struct lb_view *view, const struct lb_service *service, lb_u64 client,
+LB_INLINE void lb_plan_reply(lb_u8 ttl, lb_u16 l4, const struct lb_service *service, lb_u64 client,
 			     struct lb_plan *plan)
 {
 	plan->src = service->addr;
 	lb_addr_set_v4(&plan->dst, lb_client_address(client));
 	plan->nexthop = (struct lb_nexthop){{0}, {0}, 0}; /* the caller looks for it */
 	lb_plan_ports(service->port, lb_client_port(client), plan);
-	plan->ttl = view->ttl - 1;
+	plan->ttl = ttl - 1;
 	plan->reserved0 = 0;
-	plan->l4 = view->l4;
+	plan->l4 = l4;
 }
 
 #endif
