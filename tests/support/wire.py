@@ -24,17 +24,21 @@ def touchless(p: Packet) -> tuple[object, ...]:
 
 
 def pairs(path: Path) -> list[tuple[Packet, Packet]]:
-    """Each segment that came to the balancer with its copy; AssertionError if one is alone."""
-    waiting: dict[object, deque[Packet]] = defaultdict(deque)
-    found = []
+    """Each segment that came to the balancer with its copy, in the order in which they came;
+    AssertionError if one is alone. A copy may be captured first: see evener.lab.witness.examine."""
+    copies: dict[object, deque[Packet]] = defaultdict(deque)
+    came = []
     for p in segments(path):
-        if p.src != BALANCER:
-            waiting[touchless(p)].append(p)
-            continue
-        assert waiting[touchless(p)], f"left the balancer, but never came to it: {p}"
-        found.append((waiting[touchless(p)].popleft(), p))
-    left = [p for queue in waiting.values() for p in queue]
-    assert not left, f"{len(left)} came to the balancer, but never left it, such as {left[0]}"
+        if p.src == BALANCER:
+            copies[touchless(p)].append(p)
+        else:
+            came.append(p)
+    found = []
+    for p in came:
+        assert copies[touchless(p)], f"came to the balancer, but never left it: {p}"
+        found.append((p, copies[touchless(p)].popleft()))
+    left = [p for queue in copies.values() for p in queue]
+    assert not left, f"{len(left)} left the balancer, but never came to it, such as {left[0]}"
     return found
 
 

@@ -71,6 +71,18 @@ def test_a_good_run_passes(run: Run) -> None:
     )
 
 
+def test_copies_may_be_captured_before_what_they_are_copies_of(run: Run) -> None:
+    """The bridge hands a frame on, then shows it; meanwhile another CPU has sent the copy."""
+    exchanges, segments = run
+    turned = list(segments)
+    for i in range(0, len(turned) - 1, 2):
+        turned[i], turned[i + 1] = turned[i + 1], turned[i]
+    assert turned[0].src == LAB.balancer.address  # a copy comes first
+    assert failed(judge((exchanges, turned))) == set()
+    late = [*segments[1:4], segments[0], *segments[4:]]  # the SYN, after the answer to it
+    assert failed(judge((exchanges, late))) == set()
+
+
 def copy_of(segments: list[Segment], which: Callable[[Segment], bool]) -> int:
     """The place of the first copy (a segment that the balancer has sent) of some kind."""
     return next(i for i, s in enumerate(segments) if s.src == LAB.balancer.address and which(s))

@@ -87,9 +87,16 @@ class Evidence:
 
 
 def examine(segments: Iterable[Segment], cast: Cast) -> Evidence:
-    """Pair every segment that came to the balancer with its copy that left it, and compare them."""
+    """Pair every segment that came to the balancer with its copy that left it, and compare them.
+
+    The copy may be captured first: a bridge hands a frame on before it shows it to who listens there
+    (Linux, br_handle_frame_finish), and a balancer on another CPU is sometimes quicker. Replies are compared last, when it is known which backend
+    each connection has.
+    """
     evidence = Evidence()
     waiting: dict[object, deque[Segment]] = defaultdict(deque)
+    early: dict[object, deque[Segment]] = defaultdict(deque)
+    pairs: list[tuple[Segment, Segment]] = []
     backends = {host.address: host for host in cast.backends}
     for segment in segments:
         evidence.frames += 1
@@ -98,20 +105,22 @@ def examine(segments: Iterable[Segment], cast: Cast) -> Evidence:
                 name for name, ok in (("IP", segment.ip_ok), ("TCP", segment.tcp_ok)) if not ok
             )
             evidence.checksums.append(f"wrong {which} checksum: {segment}")
-        if segment.src != cast.balancer.address:
-            waiting[_identity(segment, client_port(segment, cast))].append(segment)
+        identity = _identity(segment, client_port(segment, cast))
+        left = segment.src == cast.balancer.address
+        mine, others = (early, waiting) if left else (waiting, early)
+        if not others[identity]:
+            mine[identity].append(segment)
             continue
-        queue = waiting[_identity(segment, client_port(segment, cast))]
-        if not queue:
-            evidence.unpaired.append(f"left the balancer, but never came to it: {segment}")
-            continue
-        evidence.pairs += 1
-        _compare(evidence, queue.popleft(), segment, cast, backends)
-    evidence.unpaired += [
-        f"came to the balancer, but never left it: {segment}"
-        for queue in waiting.values()
-        for segment in queue
-    ]
+        other = others[identity].popleft()
+        pairs.append((other, segment) if left else (segment, other))
+    evidence.pairs = len(pairs)
+    for came, copy in sorted(pairs, key=lambda pair: pair[0].src != cast.client.address):
+        _compare(evidence, came, copy, cast, backends)
+    for alone, what in (
+        (early, "left the balancer, but never came to it"),
+        (waiting, "came to the balancer, but never left it"),
+    ):
+        evidence.unpaired += [f"{what}: {segment}" for queue in alone.values() for segment in queue]
     return evidence
 
 
