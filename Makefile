@@ -27,7 +27,7 @@ build/c/test_concurrent build/c/test_lanes: TEST_CHECKS = -O1 -fsanitize=thread 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-test build demo test lint format generate test-c fuzz test-python bench vm-test clean
+.PHONY: help setup setup-test build demo test lint format generate test-c fuzz test-python test-asan bench vm-test clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -89,6 +89,10 @@ build/c/fuzz_%: core/tests/fuzz_%.c Makefile
 test-python:
 	@! pkg-config --exists libdpdk || $(VENV)/python -m evener._build evener-dpdk-asan
 	@$(SUDO) $(VENV)/python -m pytest $(PYTEST_ARGS)
+
+test-asan: ## the live tests of the DPDK driver, with its worker under the sanitizers
+	@$(MAKE) --no-print-directory setup-test
+	@tools/asan_live.sh
 
 bench: build ## the figures, each beside its goal
 	@$(SUDO) $(VENV)/evener bench

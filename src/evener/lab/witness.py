@@ -90,8 +90,8 @@ def examine(segments: Iterable[Segment], cast: Cast) -> Evidence:
     """Pair every segment that came to the balancer with its copy that left it, and compare them.
 
     The copy may be captured first: a bridge hands a frame on before it shows it to who listens there
-    (Linux, br_handle_frame_finish), and a balancer on another CPU is sometimes quicker. Replies are compared last, when it is known which backend
-    each connection has.
+    (Linux, br_handle_frame_finish), and a balancer on another CPU is sometimes quicker. Replies are
+    compared last, when it is known which backend each connection has.
     """
     evidence = Evidence()
     waiting: dict[object, deque[Segment]] = defaultdict(deque)
