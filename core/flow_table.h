@@ -48,9 +48,9 @@ LB_INLINE const struct lb_flow *lb_flow_home(const struct lb_env *env, const str
 }
 
 /*
- * The binding of a flow that this packet tells nothing new about, or 0: established, stamped lately, in its home
- * line. Which of the four records it is cannot be foreseen, and a branch that is
- * foretold wrongly costs more than comparing all four.
+ * The binding of a flow that this packet tells nothing new about, or 0: established, stamped lately, in its home line.
+ * Which of the four records it is cannot be foreseen, and a branch that is foretold wrongly costs more than comparing
+ * all four.
  */
 LB_INLINE lb_u64 lb_flow_settled(const struct lb_settings *settings, const struct lb_flow *line, lb_u64 client,
 				 lb_u16 now)

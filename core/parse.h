@@ -100,21 +100,21 @@ LB_INLINE void lb_parse(const void *data, const void *end, lb_u32 ifindex, struc
 
 enum { LB_PLAIN_L4 = LB_ETH_BYTES + 20, LB_PLAIN_BYTES = LB_PLAIN_L4 + 20 };
 
-LB_INLINE struct lb_ipv4 *lb_plain_ip(lb_u8 *data)
+LB_INLINE const struct lb_ipv4 *lb_plain_ip(const lb_u8 *data)
 {
-	return (struct lb_ipv4 *)(data + LB_ETH_BYTES);
+	return (const struct lb_ipv4 *)(data + LB_ETH_BYTES);
 }
 
-LB_INLINE struct lb_tcp *lb_plain_tcp(lb_u8 *data)
+LB_INLINE const struct lb_tcp *lb_plain_tcp(const lb_u8 *data)
 {
-	return (struct lb_tcp *)(data + LB_PLAIN_L4);
+	return (const struct lb_tcp *)(data + LB_PLAIN_L4);
 }
 
 /*
- * Is it a plain segment: TCP over IPv4 without IP options, to one host, whole, alive, and nothing new about its flow? Then
- * its headers lie at the places above. Several fields are compared at once.
+ * Is it a plain segment: TCP over IPv4 without IP options, to one host, whole, alive, and nothing new about its
+ * flow? Then its headers lie at the places above. Several fields are compared at once.
  */
-LB_INLINE int lb_plain(lb_u8 *data, const lb_u8 *end)
+LB_INLINE int lb_plain(const lb_u8 *data, const lb_u8 *end)
 {
 	const struct lb_ipv4 *ip = lb_plain_ip(data);
 	const struct lb_tcp *tcp = lb_plain_tcp(data);

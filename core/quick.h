@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The way of most packets: plain segments of settled flows. The same plan and rewrite as everybody's, but what
- * is out of the ordinary gives up, with nothing changed, and goes the long way (lb_decide). So plans stay in
- * registers, and nothing is written for the packets that are not here: a third of the instructions.
+ * The way of most packets: plain segments of settled flows. The same plan and rewrite as everybody's, but what is out
+ * of the ordinary gives up, with nothing changed, and goes the long way (lb_decide). So plans stay in registers, and
+ * nothing is written for the packets that are not here: a third of the instructions. The order is that of pipeline.h:
+ * all that decides is looked up before the first byte of the packet is written.
  *
  * In two parts, so that a driver with bursts can ask memory for all of them before it needs the first (burst.h).
  */
@@ -61,8 +62,8 @@ LB_INLINE lb_u32 lb_quick_service(const struct lb_env *env, const struct lb_forc
 }
 
 /* Is it a plain segment to a service, or from a backend? */
-LB_INLINE int lb_quick_begin(const struct lb_env *env, const struct lb_force *force, lb_u8 *data, const lb_u8 *end,
-			     struct lb_recent *recent, struct lb_quick *quick)
+LB_INLINE int lb_quick_begin(const struct lb_env *env, const struct lb_force *force, const lb_u8 *data,
+			     const lb_u8 *end, struct lb_recent *recent, struct lb_quick *quick)
 {
 	const struct lb_ipv4 *ip = lb_plain_ip(data);
 	const struct lb_tcp *tcp = lb_plain_tcp(data);

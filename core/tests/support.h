@@ -3,7 +3,7 @@
  * What the native tests share: a world (the tables of one small configuration), checks, random numbers. packets.h
  * sends packets through it, invariants.h says what must hold of its flows and ports.
  *
- * The world is DESIGN's segment: service 1 is 10.0.0.10:8080/tcp, backends 1 and 2 are 10.0.0.2 and .3 (more are
+ * The world is DESIGN's segment: service 1 is 10.0.0.10:8080/tcp (a second one, where asked for, has port 8081), backends 1 and 2 are 10.0.0.2 and .3 (more are
  * 10.0.1.x), SNAT address n is 10.0.0.(9 + n), h1 is neighbour 1, clients in 10/8 lie behind a route and all others are
  * answered where they came from.
  */
@@ -46,6 +46,11 @@ static inline lb_be32 vip_address(void)
 	return address(10, 0, 0, 10);
 }
 
+static inline lb_u16 service_port(lb_u32 id)
+{
+	return (lb_u16)(SERVICE_PORT - SERVICE + id);
+}
+
 static inline lb_be32 backend_address(lb_u32 id)
 {
 	return id <= 2 ? address(10, 0, 0, 1 + id) : address(10, 0, 1, id);
@@ -76,6 +81,7 @@ struct shape {
 	lb_u32 port_tables; /* a power of two */
 	lb_u32 backends;
 	lb_u32 snats;
+	lb_u32 services; /* 0: one */
 };
 
 struct world {
@@ -130,8 +136,9 @@ static inline int index_fill(struct world *world, lb_u32 copy, lb_u32 seed)
 	header->index_factor = lb_index_factor(seed);
 	__builtin_memset(header->listening, 0xff, sizeof(header->listening));
 	memset(lb_env_index_group(&world->env[0], copy, 0), 0, INDEX_GROUPS * sizeof(struct lb_index_group));
-	fits = index_add(world, copy, vip_address(), SERVICE_PORT, LB_ENDPOINT_SERVICE, SERVICE) &&
-	       index_add(world, copy, address(10, 0, 0, 1), 0, LB_ENDPOINT_NEIGHBOUR, 1);
+	fits = index_add(world, copy, address(10, 0, 0, 1), 0, LB_ENDPOINT_NEIGHBOUR, 1);
+	for (lb_u32 id = SERVICE; id < world->env[0].services; id++)
+		fits = fits && index_add(world, copy, vip_address(), service_port(id), LB_ENDPOINT_SERVICE, id);
 	for (lb_u32 id = 1; id <= world->shape.backends; id++)
 		fits = fits && index_add(world, copy, backend_address(id), SERVICE_PORT, LB_ENDPOINT_BACKEND, id);
 	for (lb_u32 id = 1; id <= world->shape.snats; id++)
@@ -161,22 +168,25 @@ static inline struct lb_nexthop nexthop_of(lb_u8 last)
 static inline void copy_fill(struct world *world, lb_u32 copy)
 {
 	struct lb_env *env = &world->env[0];
-	struct lb_service *service = lb_env_service(env, copy, SERVICE);
 	struct lb_route *route = lb_env_route(env, copy, 0);
 	lb_u32 seed = 1;
 
 	while (!index_fill(world, copy, seed))
 		CHECK(++seed < 1000, "no seed suits the endpoints");
-	*service = (struct lb_service){.salt = 0x6c62272e07bb0142ull,
-				       .port = LB_BE16(SERVICE_PORT),
-				       .protocol = LB_PROTOCOL_TCP,
-				       .mode = LB_MODE_FULL_NAT,
-				       .snat_count = (lb_u8)world->shape.snats};
-	lb_addr_set_v4(&service->addr, vip_address());
-	for (lb_u32 id = 1; id <= world->shape.snats; id++) {
-		service->snat[id - 1] = (lb_u8)id;
-		lb_addr_set_v4(&lb_env_snat(env, copy, id)->addr, snat_address(id));
+	for (lb_u32 id = SERVICE; id < env->services; id++) {
+		struct lb_service *service = lb_env_service(env, copy, id);
+
+		*service = (struct lb_service){.salt = 0x6c62272e07bb0142ull * id,
+					       .port = LB_BE16(service_port(id)),
+					       .protocol = LB_PROTOCOL_TCP,
+					       .mode = LB_MODE_FULL_NAT,
+					       .snat_count = (lb_u8)world->shape.snats};
+		lb_addr_set_v4(&service->addr, vip_address());
+		for (lb_u32 snat = 1; snat <= world->shape.snats; snat++)
+			service->snat[snat - 1] = (lb_u8)snat;
 	}
+	for (lb_u32 id = 1; id <= world->shape.snats; id++)
+		lb_addr_set_v4(&lb_env_snat(env, copy, id)->addr, snat_address(id));
 	for (lb_u32 id = 1; id <= world->shape.backends; id++) {
 		struct lb_backend *backend = lb_env_backend(env, copy, id);
 
@@ -223,7 +233,7 @@ static inline struct world *world_new(struct shape shape)
 	CHECK(world && shape.backends < 32 && shape.snats <= LB_SNAT_MAX, "a shape that does not fit");
 	world->shape = shape;
 	world->settings = settings_new(&shape);
-	env.services = 2;
+	env.services = SERVICE + (shape.services ? shape.services : 1);
 	env.backends = shape.backends + 1;
 	env.snats = shape.snats + 1;
 	env.flow_groups = shape.flow_groups;

@@ -15,6 +15,7 @@
 enum {
 	BURSTS = 60000,
 	TALKS = 64,
+	SERVICES = 2,
 	COMPARED_EVERY = 16, /* bursts; ports and counters are many */
 };
 
@@ -22,7 +23,7 @@ enum {
 struct talk {
 	struct client client;
 	lb_be32 snat, backend;
-	lb_u16 port;
+	lb_u16 port, service_port;
 };
 
 /* A frame in each of the two worlds. */
@@ -51,7 +52,7 @@ static struct segment some_segment(void)
 	struct segment segment = {.src = address(10, 0, 0, random_below(&chance, 4)),
 				  .sport = (lb_u16)(40000 + random_below(&chance, 12)),
 				  .dst = vip_address(),
-				  .dport = SERVICE_PORT,
+				  .dport = service_port(SERVICE + random_below(&chance, SERVICES)),
 				  .flags = some_flags(),
 				  .seq = (lb_u32)random_next(&chance),
 				  .payload = (lb_u16)random_below(&chance, 30)};
@@ -62,6 +63,7 @@ static struct segment some_segment(void)
 
 		segment.src = talk->client.addr;
 		segment.sport = talk->client.port;
+		segment.dport = talk->service_port;
 		if (what < 7) {
 			segment.src = talk->backend;
 			segment.sport = SERVICE_PORT;
@@ -123,10 +125,11 @@ static void remember(const lb_u8 *before, const lb_u8 *after)
 		return;
 	from = (const struct lb_tcp *)((const lb_u8 *)was + (was->version_ihl & 15) * 4);
 	to = (const struct lb_tcp *)((const lb_u8 *)is + (is->version_ihl & 15) * 4);
-	if (from->dport != LB_BE16(SERVICE_PORT))
+	if (from->dport != LB_BE16(service_port(SERVICE)) && from->dport != LB_BE16(service_port(SERVICE + 1)))
 		return;
 	talk = &talks[talks_count < TALKS ? talks_count++ : random_below(&chance, TALKS)];
-	*talk = (struct talk){{was->src, LB_BE16(from->sport)}, is->src, is->dst, LB_BE16(to->sport)};
+	*talk = (struct talk){
+		{was->src, LB_BE16(from->sport)}, is->src, is->dst, LB_BE16(to->sport), LB_BE16(from->dport)};
 }
 
 /* --- two worlds --------------------------------------------------------------------------------------------------- */
@@ -154,7 +157,18 @@ static void compare(lb_u32 burst)
 	same("learned addresses", burst, a->learned, b->learned, LB_LEARNED_RECORDS * sizeof(struct lb_learned));
 }
 
-/* Between bursts: time, a sweep, another configuration, or that packets are traced. */
+/* Backend 1 cannot be reached, or can be again; backend 2 is gone, or is back. */
+static void turn_backend(struct world *world, lb_u32 id)
+{
+	struct lb_backend *backend = lb_env_backend(&world->env[0], world->settings->active, id);
+
+	if (id == 1)
+		backend->nexthop.ifindex ^= IFINDEX;
+	else
+		backend->state ^= LB_BACKEND_USABLE ^ LB_BACKEND_GONE;
+}
+
+/* Between bursts: time, a sweep, another configuration, other backends, or that packets are traced. */
 static lb_u16 happen(lb_u16 now)
 {
 	struct world *both[] = {by_burst, one_by_one};
@@ -167,6 +181,8 @@ static lb_u16 happen(lb_u16 now)
 			both[i]->settings->active ^= 1;
 		else if (what == 2)
 			both[i]->settings->trace ^= 1;
+		else if (what == 10 || what == 11)
+			turn_backend(both[i], what - 9);
 	}
 	CHECK(freed[0] == freed[1], "%u and %u flows swept", freed[0], freed[1]);
 	return (lb_u16)(what == 3 ? now + random_below(&chance, 70) : what < 10 ? now + 1 : now);
@@ -209,7 +225,8 @@ static lb_u32 run_burst(lb_u32 burst, lb_u16 now)
 
 int main(void)
 {
-	const struct shape shape = {.flow_groups = 3, .port_tables = 1, .backends = 2, .snats = 2};
+	const struct shape shape = {
+		.flow_groups = 3, .port_tables = 1, .backends = 2, .snats = 2, .services = SERVICES};
 	lb_u64 sent = 0, opened;
 	lb_u16 now = 65000;
 
