@@ -23,7 +23,7 @@ import pytest
 from evener import config as configuration
 from evener.control.daemon import Daemon
 from evener.control.drivers import DRIVERS
-from evener.datapath import dpdk, dpdk_before, dpdk_share, dpdk_worker
+from evener.datapath import dpdk, dpdk_before, dpdk_eal, dpdk_share, dpdk_worker
 from evener.datapath.dpdk import DpdkDatapath
 from evener.datapath.dpdk_share import Room
 from evener.errors import DatapathError, EvenerError, InterfaceError, MachineError
@@ -95,15 +95,19 @@ class Bench:
         self.all: list[DpdkDatapath] = []
 
     def open(
-        self, *own: str, sizes: Sizes = SIZES, eal: tuple[str, ...] = EAL, tap: str = "tap0"
+        self,
+        *own: str,
+        sizes: Sizes = SIZES,
+        eal: tuple[str, ...] = EAL,
+        taps: tuple[str, ...] = ("tap0",),
     ) -> DpdkDatapath:
         behind = ("--", *own) if own else ()
-        self.all.append(DpdkDatapath.open(sizes, self.path, (tap,), (*eal, *behind)))
+        self.all.append(DpdkDatapath.open(sizes, self.path, taps, (*eal, *behind)))
         return self.all[-1]
 
-    def run(self, *own: str, tap: str = "tap0", **more: Any) -> DpdkDatapath:
-        datapath = self.open(*own, tap=tap, **more)
-        datapath.attach([tap])
+    def run(self, *own: str, taps: tuple[str, ...] = ("tap0",), **more: Any) -> DpdkDatapath:
+        datapath = self.open(*own, taps=taps, **more)
+        datapath.attach(taps)
         return datapath
 
     def pid(self) -> int:
@@ -442,7 +446,7 @@ def test_when_the_new_one_does_not_start_over_other_interfaces(
     FakeTap.numbers["tap1"] = 8
     if not still_there:
         del FakeTap.numbers["tap0"]
-    second = bench.open("--fail=no", tap="tap1")
+    second = bench.open("--fail=no", taps=("tap1",))
     with pytest.raises(DatapathError, match="before it was ready"):
         second.attach(["tap1"])
     if still_there:
@@ -465,12 +469,12 @@ def test_what_is_wrong_is_said_before_anything_ends(
     with pytest.raises(DatapathError, match="does not name lcores"):
         bench.open(sizes=LARGER, eal=("-l", "a", *EAL))
     with pytest.raises(InterfaceError, match="no TAP device"):
-        bench.run(sizes=LARGER, tap="tap9")
+        bench.run(sizes=LARGER, taps=("tap9",))
     monkeypatch.setattr(dpdk, "room", lambda _: Room(1 << 20, 1 << 40))
     with pytest.raises(MachineError, match="too little memory: the tables take"):
         bench.open(sizes=LARGER)
     FakeTap.numbers["tap1"] = 8
-    other = bench.open(tap="tap1", eal=("-m", "512", *EAL))
+    other = bench.open(taps=("tap1",), eal=("-m", "512", *EAL))
     with pytest.raises(MachineError, match=r"buffers 536\.9 MB, 100\.7 MB of which the worker has"):
         other.attach(["tap1"])
     assert bench.pid() == pid
@@ -577,6 +581,45 @@ def test_an_interface_that_was_made_anew(bench: Bench) -> None:
     FakeTap.numbers["tap0"] = 9
     assert bench.run().adopted
     assert bench.pid() not in (0, pid)
+
+
+TWO: dict[str, Any] = {"taps": ("tap0", "tap1"), "eal": (*EAL, "--vdev=net_null1")}
+
+
+def test_of_two_that_were_made_anew_one_cannot_be_had_yet(bench: Bench) -> None:
+    """The worker gets the one that it did not get before, and later the other."""
+    FakeTap.numbers["tap1"] = 8
+    datapath = bench.run(**TWO)
+    pid = bench.pid()
+    FakeTap.numbers.update(tap0=9)
+    del FakeTap.numbers["tap1"]
+    with pytest.raises(InterfaceError, match="no TAP device"):
+        datapath.attach(["tap0", "tap1"])
+    datapath.attach(["tap0"])
+    assert dpdk_eal.kernels(line(bench.pid())) == [9, 8]
+    pid = bench.pid()
+    FakeTap.numbers["tap1"] = 10
+    datapath.attach(["tap0", "tap1"])
+    assert bench.pid() not in (0, pid)
+    assert dpdk_eal.kernels(line(bench.pid())) == [9, 10]
+    assert [a.ifindex for a in datapath.attachments] == [9, 10]
+
+
+def test_an_interface_that_is_gone_starts_nothing(bench: Bench) -> None:
+    FakeTap.numbers["tap1"] = 8
+    first = bench.run(**TWO)
+    pid = bench.pid()
+    first.close()
+    second = bench.open(**TWO)
+    for there in ["tap0"], ["tap0", "tap1"], ["tap0"]:
+        second.attach(there)
+        assert bench.pid() == pid
+    del FakeTap.numbers["tap1"]
+    second.attach(["tap0"])
+    assert bench.pid() == pid
+    FakeTap.numbers["tap1"] = 11
+    second.attach(["tap0", "tap1"])
+    assert dpdk_eal.kernels(line(bench.pid())) == [7, 11]
 
 
 def test_other_interfaces_need_a_restart(bench: Bench) -> None:

@@ -177,13 +177,15 @@ class DpdkDatapath:
                 "restart the daemon",
             )
         with self._turn:
+            for name in names:
+                self._hold(name)
             first, self._attached = not self._attached, True
-            renewed = [name for name in names if self._hold(name)]
             worker = self._worker if self._worker is not None and self._worker.alive() else None
-            if self._is_new() or (first and worker is not None and not self._suits(worker)):
+            unfit = worker is not None and not self._suits(worker)
+            if self._is_new() or (first and unfit):
                 self._replace(worker)
             else:
-                if worker is not None and renewed:
+                if worker is not None and unfit:
                     log.warning("the DPDK worker is started anew, over the interfaces as they are")
                     worker.stop()
                     self._worker = worker = None
@@ -197,24 +199,25 @@ class DpdkDatapath:
                 if name in names
             )
 
-    def _hold(self, name: str) -> bool:
-        """Have a descriptor of the TAP as it is now; whether the worker's is of one that is gone."""
+    def _hold(self, name: str) -> None:
+        """Have a descriptor of the TAP as it is now."""
         held = self._taps.get(name)
         if held is not None and held.is_current():
-            return False
+            return
         tap = Tap.open(name)
         if self._worker is not None:
             tap.detach()  # the worker reads its own queue; this one is for the worker after it
         self._taps[name] = tap
         if held is not None:
             held.close()
-        return held is not None
 
     def _suits(self, worker: Worker) -> bool:
-        """Whether a worker of an earlier daemon runs over the TAPs that there are."""
-        taps = [t.partition("=")[2] for t in worker.line() if t.startswith("--kernel=")]
+        """Whether a worker runs over the TAPs that there are. Of a port whose TAP is gone it may keep any."""
+        runs = dpdk_eal.kernels(worker.line())
         held = [self._taps.get(name) for name in self._interfaces]
-        return [text.split(":")[0] for text in taps] == [str(t.ifindex) for t in held if t]
+        return len(runs) == len(held) and all(
+            tap is None or tap.ifindex == number for tap, number in zip(held, runs, strict=True)
+        )
 
     # ---- what an earlier daemon left, and what takes its place
 
