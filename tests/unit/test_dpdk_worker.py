@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -284,7 +285,7 @@ def test_an_adopted_worker_is_watched(bench: Bench) -> None:
     pid = bench.pid()
     os.kill(pid, signal.SIGKILL)
     tended(second, lambda: bench.pid() not in (0, pid) and second._is_ready(), "a new worker")
-    assert second.trouble == "the DPDK worker ended, and was started again"
+    assert second.trouble == "the DPDK worker ended; it runs again"
 
 
 def test_other_arguments_are_told_of_and_wait(bench: Bench) -> None:
@@ -508,7 +509,7 @@ def test_killed_and_back_at_once(bench: Bench, caplog: pytest.LogCaptureFixture)
     tended(datapath, lambda: bench.pid() not in (0, pid), "a new worker")
     assert time.monotonic() - killed < 5  # of a machine that is busy with other tests
     tended(datapath, datapath._is_ready, "it to be ready")
-    assert datapath.trouble == "the DPDK worker was killed (SIGKILL), and was started again"
+    assert datapath.trouble == "the DPDK worker was killed (SIGKILL); it runs again"
     assert (
         f"the DPDK worker, pid {pid}, was killed (SIGKILL): it is started again" in caplog.messages
     )
@@ -544,9 +545,15 @@ def test_one_that_ends_again_and_again_is_tried_less_often(
     assert waits[0] <= 0.3
     assert waits == sorted(waits)
     assert max(waits) <= dpdk.BACKOFF_MOST_S + 0.2
-    assert "ended with exit code 7 (9 times by now), and was started again: once is enough" in (
-        datapath.trouble
-    )
+    ended = "the DPDK worker ended with exit code 7 (9 times by now): once is enough"
+    assert datapath.trouble == f"{ended}; it is started again"
+
+
+def test_during_a_wait_nothing_was_started_yet(bench: Bench) -> None:
+    datapath = bench.run("--once")
+    tended(datapath, lambda: datapath._next > time.monotonic(), "a wait")
+    ended = r"the DPDK worker ended with exit code 7 \(\d times by now\): once is enough"
+    assert re.fullmatch(rf"{ended}; it is tried again in \d\.\d s", datapath.trouble)
 
 
 def test_a_program_that_is_gone_is_trouble_and_no_end(bench: Bench) -> None:
@@ -554,6 +561,32 @@ def test_a_program_that_is_gone_is_trouble_and_no_end(bench: Bench) -> None:
     dpdk.PROGRAM.unlink()
     os.kill(bench.pid(), signal.SIGKILL)
     tended(datapath, lambda: "cannot be started" in datapath.trouble, "the trouble to be told")
+    assert datapath.trouble.endswith("build it with `make build`; it is tried again in 5.0 s")
+
+
+def test_trouble_is_over_when_the_worker_is_ready(bench: Bench) -> None:
+    """Also where none had ended: interfaces made anew, and then no program."""
+    datapath = bench.run()
+    program = dpdk.PROGRAM.read_bytes()
+    dpdk.PROGRAM.unlink()
+    FakeTap.numbers["tap0"] = 8
+    with pytest.raises(MachineError, match="cannot be started"):
+        datapath.attach(["tap0"])
+    datapath.tend()
+    assert "cannot be started" in datapath.trouble
+    dpdk.PROGRAM.write_bytes(program)
+    dpdk.PROGRAM.chmod(0o755)
+    datapath._next = 0.0
+    tended(datapath, datapath._is_ready, "a worker")
+    assert datapath.trouble == ""
+    os.kill(bench.pid(), signal.SIGKILL)
+    dpdk.PROGRAM.unlink()
+    tended(datapath, lambda: "cannot be started" in datapath.trouble, "the trouble to be told")
+    dpdk.PROGRAM.write_bytes(program)
+    dpdk.PROGRAM.chmod(0o755)
+    datapath._next = 0.0
+    tended(datapath, datapath._is_ready, "a worker")
+    assert datapath.trouble == "the DPDK worker was killed (SIGKILL); it runs again"
 
 
 def test_nothing_is_started_after_the_end(bench: Bench) -> None:

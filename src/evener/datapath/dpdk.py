@@ -77,6 +77,7 @@ class DpdkDatapath:
         self._ready = 0.0  # when the worker was seen to be ready; 0.0: not yet
         self._failures = 0  # one after the other, of workers that ended at once
         self._restarts = 0
+        self._ending = ""  # how the last one ended, and what it said
         self._next = 0.0
         self._attached = False
         self._turn = threading.RLock()  # who starts or ends a worker
@@ -298,6 +299,7 @@ class DpdkDatapath:
     def _is_ready(self) -> bool:
         if not self._ready and self._share.head["ready"][0]:
             self._ready = time.monotonic()
+            self._tell("it runs again")
         return bool(self._ready)
 
     def tend(self) -> None:
@@ -328,19 +330,18 @@ class DpdkDatapath:
         self._restarts += 1
         times = "" if self._restarts == 1 else f" ({self._restarts} times by now)"
         said = worker.words() if worker.failed else ""
-        self.trouble = f"the DPDK worker {worker.end()}{times}, and was started again" + (
-            f": {said}" if said else ""
-        )
-        log.error(
-            "the DPDK worker, pid %d, %s: it is started again%s",
-            worker.pid,
-            worker.end(),
-            f" in {wait_s:.1f} s" if wait_s else "",
-        )
+        self._ending = f"the DPDK worker {worker.end()}{times}" + (f": {said}" if said else "")
+        again = f"it is tried again in {wait_s:.1f} s" if wait_s else "it is started again"
+        self._tell(again)
+        log.error("the DPDK worker, pid %d, %s: %s", worker.pid, worker.end(), again)
         self._worker = None
         worker.release()
         if not wait_s:
             self._start_again()
+
+    def _tell(self, now: str) -> None:
+        """Put what is wrong in `trouble`. now: what is so since the last worker ended, a sentence."""
+        self.trouble = f"{self._ending}; {now}" if self._ending else ""
 
     def _start_again(self) -> None:
         try:
@@ -348,8 +349,10 @@ class DpdkDatapath:
         except EvenerError as error:
             self._failures += 1
             self._next = time.monotonic() + BACKOFF_MOST_S
-            self.trouble = str(error)
-            log.error("%s", error)
+            self.trouble = f"{error}; it is tried again in {BACKOFF_MOST_S:.1f} s"
+            log.error("%s", self.trouble)
+        else:
+            self._tell("it is started again")
 
     # ---- what every datapath does
 
