@@ -404,12 +404,16 @@ def test_when_the_new_one_does_not_start_the_old_one_is_started_again(
     pid, started = bench.pid(), line(bench.pid())
     second = bench.open("--fail=no", sizes=sizes)
     first.close()
-    with pytest.raises(DatapathError, match=r"before it was ready .*: no"):
+    with pytest.raises(DatapathError, match=r"before it was ready .*: no") as caught:
         second.attach(["tap0"])
-    wait_until(lambda: bench.pid() not in (0, pid), "the old worker over the old file")
     again = bench.pid()
+    assert again not in (0, pid)
+    assert first._share.head["ready"][0] == 1
+    assert str(caught.value).endswith(
+        f"no; the worker from before, pid {again}, handles packets again"
+    )
     assert line(again) == started
-    assert f"the DPDK worker from before is started again, pid {again}" in caplog.messages
+    assert f"the DPDK worker from before handles packets again, pid {again}" in caplog.messages
     for _ in range(3):
         second.tend()
     second.remove()  # as a daemon that took nothing over does
@@ -421,17 +425,18 @@ def test_when_the_new_one_does_not_start_the_old_one_is_started_again(
     assert bench.pid() == again
 
 
-def test_the_old_one_is_of_the_program_that_it_was(bench: Bench) -> None:
+@pytest.mark.parametrize("change", ["layout", "version"])
+def test_the_old_one_is_of_the_program_that_it_was(bench: Bench, change: str) -> None:
     """Which may be gone by now, and the file of a layout that the new one does not know."""
     first = bench.run()
-    first._share.head["layout"] ^= 1
+    first._share.head[change] ^= 2
     program = Path(f"/proc/{bench.pid()}/exe").resolve()
     pid = bench.pid()
     first.close()
     second = bench.open("--fail=no")
-    with pytest.raises(DatapathError):
+    with pytest.raises(DatapathError, match=r"; the worker from before, pid \d+, handles packets"):
         second.attach(["tap0"])
-    wait_until(lambda: bench.pid() not in (0, pid), "the old worker over the old file")
+    assert bench.pid() not in (0, pid)
     assert Path(f"/proc/{bench.pid()}/exe").resolve() == program
     assert dpdk_share.Share.find(bench.path).unfit == "its tables have another layout"
 
@@ -448,15 +453,65 @@ def test_when_the_new_one_does_not_start_over_other_interfaces(
     if not still_there:
         del FakeTap.numbers["tap0"]
     second = bench.open("--fail=no", taps=("tap1",))
-    with pytest.raises(DatapathError, match="before it was ready"):
+    with pytest.raises(DatapathError, match="before it was ready") as caught:
         second.attach(["tap1"])
     if still_there:
-        wait_until(lambda: bench.pid() not in (0, pid), "the old worker")
+        assert bench.pid() not in (0, pid)
         assert line(bench.pid()) == started
     else:
-        assert "the DPDK worker from before cannot go on: its interface 7 is gone" in (
-            caplog.messages
-        )
+        nothing = "nothing handles packets now: the worker from before cannot go on: "
+        assert f"{nothing}its interface 7 is gone" in caplog.messages
+        assert str(caught.value).endswith(f"no; {nothing}its interface 7 is gone")
+    assert bench.open().tables.flows[3].tolist() == (11, 12)
+
+
+def test_when_neither_starts(bench: Bench) -> None:
+    """A worker that was killed left the mark that it is ready; that is not believed."""
+    first = bench.run()
+    flow(first)
+    second = bench.open(sizes=LARGER)
+    program = dpdk.PROGRAM.read_text()
+    dpdk.PROGRAM.write_text("import sys\nsys.exit('evener-dpdk: the machine is full')\n")
+    os.kill(first.worker, signal.SIGSTOP)  # so it has to be killed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dpdk_worker, "TERM_S", 0.01)
+        patch.setattr(dpdk, "PROGRAM", Path(sys.executable))
+        patch.setattr(second, "_eal", ("-c", "import sys; sys.exit('evener-dpdk: no')", "-l0"))
+        patch.setattr(dpdk_eal, "complete", lambda eal, _: list(eal))
+        with pytest.raises(DatapathError) as caught:
+            second.attach(["tap0"])
+    ended = "the DPDK worker ended with exit code 1 before it was ready (datapath.eal)"
+    nothing = "nothing handles packets now: the worker from before cannot go on"
+    assert str(caught.value) == f"{ended}: no; {nothing}: {ended}: the machine is full"
+    dpdk.PROGRAM.write_text(program)
+    second.close()
+    third = bench.run()
+    assert third.tables.flows[3].tolist() == (11, 12)
+
+
+def test_names_go_back_also_when_the_new_worker_cannot_be_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bench.run()
+    flow(first)
+    second = bench.open(sizes=LARGER)
+    stop = dpdk_worker.Worker.stop
+    left: list[dpdk_worker.Worker] = []
+
+    def cannot(worker: dpdk_worker.Worker) -> None:
+        left.append(worker)
+        raise DatapathError(f"worker {worker.pid} cannot be ended")
+
+    def interrupted() -> None:
+        monkeypatch.setattr(dpdk_worker.Worker, "stop", cannot)
+        raise RuntimeError
+
+    monkeypatch.setattr(second, "_wait_ready", interrupted)
+    with pytest.raises(RuntimeError):
+        second.attach(["tap0"])
+    stop(left[0])
+    monkeypatch.setattr(dpdk_worker.Worker, "stop", stop)
+    assert bench.pid() == 0
     assert bench.open().tables.flows[3].tolist() == (11, 12)
 
 

@@ -238,6 +238,9 @@ class DpdkDatapath:
                 self._worker = None
             try:
                 self._begin_anew()
+            except EvenerError as error:
+                does = "; ".join(filter(None, (error.do, self._go_back(before))))
+                raise type(error)(error.what, error.where, does) from None
             except BaseException:
                 self._go_back(before)
                 raise
@@ -255,14 +258,27 @@ class DpdkDatapath:
         self._start()
         self._wait_ready()
 
-    def _go_back(self, before: Before | None) -> None:
+    def _go_back(self, before: Before | None) -> str:
+        """Have the old file and worker again; what handles packets now, nothing if none did before."""
         self._attached = False  # what runs over the old file is not to be tended over the new one
-        if self._worker is not None:
-            self._worker.stop()
+        try:
+            if self._worker is not None:
+                self._worker.stop()
+        except DatapathError as error:  # it holds the devices
+            return f"nothing handles packets now: {error}"
+        finally:
             self._worker = None
-        self._share.give_place_back()
-        if before is not None:
-            self._worker = before.start_again()
+            self._share.give_place_back()
+        if before is None:
+            return ""
+        try:
+            self._worker = before.start_again(self._path, READY_S)
+        except EvenerError as error:
+            text = f"nothing handles packets now: the worker from before cannot go on: {error}"
+            log.error("%s", text)
+            return text
+        log.warning("the DPDK worker from before handles packets again, pid %d", self._worker.pid)
+        return f"the worker from before, pid {self._worker.pid}, handles packets again"
 
     # ---- the worker
 
@@ -278,23 +294,12 @@ class DpdkDatapath:
         self._worker = Worker.start(self._command(), [t.fileno() for t in self._taps.values()])
 
     def _wait_ready(self) -> None:
-        worker = self._worker
-        assert worker is not None
-        end = time.monotonic() + READY_S
-        while not self._is_ready():
-            if not worker.alive(0.005) and not self._is_ready():
-                self._worker = None
-                failure = worker.failure()
-                worker.release()
-                raise failure
-            if time.monotonic() > end:
-                self._worker = None
-                worker.stop()
-                raise DatapathError(
-                    f"the DPDK worker was not ready after {READY_S:.0f} seconds",
-                    "datapath.eal",
-                    worker.words() or "it said nothing",
-                )
+        assert self._worker is not None
+        try:
+            self._worker.wait_ready(self._is_ready, READY_S)
+        except EvenerError:
+            self._worker = None
+            raise
 
     def _is_ready(self) -> bool:
         if not self._ready and self._share.head["ready"][0]:

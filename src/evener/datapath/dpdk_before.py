@@ -8,16 +8,15 @@ anew), its arguments, and the TAPs of its ports.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from evener.datapath import dpdk_eal
+from evener.datapath.dpdk_share import holder, ready_mark
 from evener.datapath.dpdk_worker import Worker
 from evener.datapath.tap import Tap
-from evener.errors import EvenerError
-
-log = logging.getLogger("evener")
+from evener.errors import InterfaceError
 
 
 class Before:
@@ -46,23 +45,24 @@ class Before:
             return None
         return cls(line, program, held)
 
-    def start_again(self) -> Worker | None:
-        """As it was started before. None if that cannot be; the log says why."""
-        try:
-            taps = [self._taps[ifindex] for ifindex in dpdk_eal.kernels(self._line)]
-            for tap in taps:
-                tap.attach()
-            descriptors = [tap.fileno() for tap in taps]
-            # The program by this process's descriptor, which the worker does not have to inherit.
-            program = f"/proc/{os.getpid()}/fd/{self._program}"
-            worker = Worker.start(dpdk_eal.again(self._line, descriptors), descriptors, program)
-        except KeyError as error:
-            log.error("the DPDK worker from before cannot go on: its interface %s is gone", error)
-            return None
-        except EvenerError as error:
-            log.error("the DPDK worker from before cannot go on: %s", error)
-            return None
-        log.warning("the DPDK worker from before is started again, pid %d", worker.pid)
+    def start_again(self, path: Path, patience_s: float) -> Worker:
+        """As it was started before, over the file at `path`, which has its place again; returns when it is
+        ready. EvenerError: it cannot be, and none runs."""
+        if gone := [n for n in dpdk_eal.kernels(self._line) if n not in self._taps]:
+            raise InterfaceError(f"its interface {gone[0]} is gone")
+        taps = [self._taps[ifindex] for ifindex in dpdk_eal.kernels(self._line)]
+        for tap in taps:
+            tap.attach()
+        descriptors = [tap.fileno() for tap in taps]
+        ready = ready_mark(path)
+        if ready is not None:
+            ready[0] = 0  # a worker that was killed left it as it was
+        # The program by this process's descriptor, which the worker does not have to inherit.
+        program = f"/proc/{os.getpid()}/fd/{self._program}"
+        worker = Worker.start(dpdk_eal.again(self._line, descriptors), descriptors, program)
+        worker.wait_ready(
+            lambda: bool(ready[0]) if ready is not None else holder(path) == worker.pid, patience_s
+        )
         return worker
 
     def forget(self) -> None:

@@ -173,6 +173,19 @@ def old_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.old")
 
 
+def ready_mark(path: Path) -> Array | None:
+    """The field `ready` of the file at `path`, to be read and written, whatever the tables are like. None:
+    its head is another version's, or there is none."""
+    try:
+        with path.open("r+b") as file:
+            head = np.frombuffer(mmap.mmap(file.fileno(), HEAD.itemsize), HEAD)
+    except (FileNotFoundError, ValueError):  # ValueError: it is cut off
+        return None
+    ours = head["magic"][0] == MAGIC and head["version"][0] == VERSION
+    mark: Array = head["ready"]
+    return mark if ours else None
+
+
 def _read_head(raw: bytes, length: int) -> tuple[str, Sizes | None]:
     """Why it is not ours, or its sizes. Nothing in it is believed that is not checked."""
     if len(raw) < HEAD.itemsize:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -117,6 +117,23 @@ class Worker:
             poll = select.poll()
             poll.register(self._pidfd, select.POLLIN)
             return not poll.poll(wait_s * 1000)
+
+    def wait_ready(self, is_ready: Callable[[], bool], patience_s: float) -> None:
+        """Returns when it is ready. MachineError, DatapathError: it ended before, or was ended since it took
+        too long; it is watched no longer."""
+        end = time.monotonic() + patience_s
+        while not is_ready():
+            if not self.alive(0.005) and not is_ready():
+                failure = self.failure()
+                self.release()
+                raise failure
+            if time.monotonic() > end:
+                self.stop()
+                raise DatapathError(
+                    f"the DPDK worker was not ready after {patience_s:.0f} seconds",
+                    "datapath.eal",
+                    self.words() or "it said nothing",
+                )
 
     def end(self) -> str:
         """How it ended, as half a sentence. It must have."""
