@@ -206,6 +206,27 @@ def test_a_file_takes_a_place_and_gives_it_back(path: Path) -> None:
     assert (there(), new.path) == ({"x.tables": 2}, path)
 
 
+@pytest.mark.parametrize("ended", ["before", "between", "after", "used", "alone"])
+def test_what_a_daemon_leaves_that_was_ended_while_names_change(path: Path, ended: str) -> None:
+    """Of the names that there can be, the file with the newest flows stays; of the others nothing does."""
+    old, new = dpdk_share.old_name(path), dpdk_share.new_name(path)
+    Share.make(path, SIZES).head["worker"] = 1
+    fresh = Share.make(new, SIZES)
+    fresh.head["worker"] = 2
+    if ended == "between":
+        os.link(path, old)
+    elif ended != "before":
+        fresh.take_place(path)
+        fresh.lanes["rounds"][1] = ended == "used"
+    if ended == "alone":
+        old.unlink()
+    assert dpdk_share.clear(path) == (ended in ("between", "after"))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    found = Share.find(path).share
+    assert found is not None
+    assert found.head["worker"][0] == (2 if ended in ("used", "alone") else 1)
+
+
 def test_memory_that_is_too_little_is_one_sentence() -> None:
     dpdk_share.check_room(100, 100, Room(200, 100))
     with pytest.raises(MachineError) as caught:

@@ -465,6 +465,60 @@ def test_when_the_new_one_does_not_start_over_other_interfaces(
     assert bench.open().tables.flows[3].tolist() == (11, 12)
 
 
+class Killed(BaseException):
+    """In the place of SIGKILL: nobody handles it, and nothing is put in order."""
+
+
+def killed_in_between(bench: Bench, monkeypatch: pytest.MonkeyPatch, *own: str) -> DpdkDatapath:
+    """What a daemon leaves that was killed when the new file had its place and its worker was not ready."""
+
+    def kill() -> None:
+        raise Killed
+
+    second = bench.open(*own, sizes=OTHER)
+    monkeypatch.setattr(second, "_wait_ready", kill)
+    monkeypatch.setattr(second, "_go_back", lambda _: None)
+    with pytest.raises(Killed):
+        second.attach(["tap0"])
+    assert sorted(p.name for p in bench.path.parent.glob("x*")) == ["x", "x.old"]
+    return second
+
+
+def test_a_daemon_that_was_killed_before_its_worker_was_ready(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = bench.run()
+    flow(first)
+    second = killed_in_between(bench, monkeypatch, "--hang")
+    wait_until(lambda: bench.pid() == second.worker, "the lock")
+    os.kill(second.worker, signal.SIGKILL)
+    wait_until(lambda: bench.pid() == 0, "the end of the worker")
+    third = bench.run()
+    assert (third.adopted, third.warnings) == (True, [])
+    assert third.tables.flows[3].tolist() == (11, 12)
+    assert "the tables from before are back" in caplog.text
+    assert [p.name for p in bench.path.parent.glob("x*")] == ["x"]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_its_worker_came_up_without_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """And handled packets, so the flows of the new file are the newest, also when it has ended in order."""
+    bench.run()
+    second = killed_in_between(bench, monkeypatch)
+    wait_until(lambda: second._share.lanes["rounds"].any(), "packets to be handled")
+    flow(second)
+    if ends:
+        os.kill(second.worker, signal.SIGTERM)
+        wait_until(lambda: bench.pid() == 0, "the end of the worker")
+        assert second._share.head["ready"][0] == 0
+    third = bench.run(sizes=OTHER)
+    assert third.tables.sizes == OTHER
+    assert third.tables.flows[3].tolist() == (11, 12)
+    assert [p.name for p in bench.path.parent.glob("x*")] == ["x"]
+
+
 def test_when_neither_starts(bench: Bench) -> None:
     """A worker that was killed left the mark that it is ready; that is not believed."""
     first = bench.run()

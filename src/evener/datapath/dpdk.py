@@ -23,6 +23,7 @@ from evener.datapath.dpdk_before import Before
 from evener.datapath.dpdk_share import (
     Share,
     check_room,
+    clear,
     grown,
     new_name,
     offsets,
@@ -93,8 +94,10 @@ class DpdkDatapath:
         was not built, or there is too little memory. DatapathError: `eal` is wrong.
         """
         require()
-        for left in (new_name(path), old_name(path)):  # of a daemon that did not come to its end
-            left.unlink(missing_ok=True)
+        if clear(path):
+            log.warning(
+                "the daemon before was ended before its worker ran: the tables from before are back"
+            )
         wanted = replace(sizes, cpus=dpdk_eal.lanes(eal))
         dpdk_eal.command("", eal, "", [(0, 0)] * len(interfaces))  # refuses what is not to be there
         found = Share.find(path)

@@ -173,17 +173,40 @@ def old_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.old")
 
 
+def clear(path: Path) -> bool:
+    """Take away what a daemon that did not come to its end left beside the file at `path`. If no worker ever
+    ran over that one, the file before it has its name again: its flows are the newest. Whether it has."""
+    old = old_name(path)
+    back = old.exists() and not holder(path) and not _was_used(path)
+    if back:
+        old.rename(path)
+    for left in (new_name(path), old):
+        left.unlink(missing_ok=True)
+    return back
+
+
+def _was_used(path: Path) -> bool:
+    """Whether a lane ever ran over the file at `path`: rounds are counted on by each worker, and no new file
+    takes over those of another. (The mark `ready` goes when a worker ends.) True if it cannot be told."""
+    head = _head(path)
+    return head is None or bool(head["lane"]["rounds"].any())
+
+
 def ready_mark(path: Path) -> Array | None:
     """The field `ready` of the file at `path`, to be read and written, whatever the tables are like. None:
     its head is another version's, or there is none."""
+    head = _head(path)
+    return None if head is None else head["ready"]
+
+
+def _head(path: Path) -> Array | None:
+    """One record of HEAD, mapped; None if it cannot be read."""
     try:
         with path.open("r+b") as file:
             head = np.frombuffer(mmap.mmap(file.fileno(), HEAD.itemsize), HEAD)
     except (FileNotFoundError, ValueError):  # ValueError: it is cut off
         return None
-    ours = head["magic"][0] == MAGIC and head["version"][0] == VERSION
-    mark: Array = head["ready"]
-    return mark if ours else None
+    return head if head["magic"][0] == MAGIC and head["version"][0] == VERSION else None
 
 
 def _read_head(raw: bytes, length: int) -> tuple[str, Sizes | None]:
