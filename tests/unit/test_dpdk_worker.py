@@ -807,9 +807,26 @@ def test_grace_ends_with_the_worker(bench: Bench) -> None:
     assert not thread.is_alive()
 
 
-def test_lanes_that_stand_still_are_told_of(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grace_ends_where_nobody_runs(bench: Bench) -> None:
+    """Whatever a worker that was killed has left in the file."""
+    datapath = bench.run("--still")
+    os.kill(bench.pid(), signal.SIGKILL)
+    wait_until(lambda: bench.pid() == 0, "its end")
+    assert datapath._share.lanes["running"].any()
+    datapath.grace()
+    datapath._worker = None
+    datapath.grace()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_lanes_that_stand_still_are_told_of(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Also of a worker that was started in this moment, and is in the file alone."""
     monkeypatch.setattr(dpdk, "GRACE_S", 0.05)
     datapath = bench.run("--still")
+    if not known:
+        monkeypatch.setattr(datapath, "_worker", None)
     with pytest.raises(DatapathError, match=rf"lanes stand still .*pid {bench.pid()}.*SIGKILL"):
         datapath.grace()
 

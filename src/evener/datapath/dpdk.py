@@ -25,6 +25,7 @@ from evener.datapath.dpdk_share import (
     check_room,
     clear,
     grown,
+    holder,
     new_name,
     offsets,
     old_name,
@@ -371,19 +372,22 @@ class DpdkDatapath:
     def grace(self) -> None:
         """Every lane has begun a new round since, or none runs: all older packets are done.
 
+        What the file says counts, since a worker may run that `_start` has not come to write down yet.
         DatapathError: a lane does not come round, so the worker is stopped or hangs.
         """
-        lanes, worker = self._share.lanes, self._worker
+        lanes = self._share.lanes
         fence()  # what was written before is seen before the rounds are read
         rounds = lanes["rounds"].copy()
         end = time.monotonic() + GRACE_S
-        while worker is not None and ((lanes["running"] != 0) & (lanes["rounds"] == rounds)).any():
-            if not worker.alive(0.0002):
-                return
+        while ((lanes["running"] != 0) & (lanes["rounds"] == rounds)).any():
+            worker = self._worker
+            pid = worker.pid if worker is not None else holder(self._share.path)
+            if not pid or (worker is not None and not worker.alive(0.0002)):
+                return  # it was killed, and one that starts now sees what was written
             if time.monotonic() > end:
                 raise DatapathError(
                     f"the DPDK worker's lanes stand still for {GRACE_S:.0f} seconds",
-                    f"pid {worker.pid}",
+                    f"pid {pid}",
                     "look whether it is stopped, or has too little of a CPU; after SIGKILL to it a daemon"
                     " starts another",
                 )
