@@ -160,6 +160,7 @@ def test_larger_tables_go_on_with_flows_counters_and_seed(path: Path) -> None:
     old.tables.prepare((1, 2, 3, 4))
     old.tables.flows[77] = 5, 6
     old.tables.ports[3, 9] = 78
+    old.tables.learned["nexthop"]["ifindex"][5] = 4
     old.tables.service_counters["forward_packets"][1, 63] = 8
     old.tables.reason_counters[1, 2] = 9
     old.tables.copies["generation"][0] = 12
@@ -175,6 +176,7 @@ def test_larger_tables_go_on_with_flows_counters_and_seed(path: Path) -> None:
     tables = again.tables
     assert tables.flows[77].tolist() == (5, 6)
     assert tables.ports[3, 9] == 78
+    assert tables.learned["nexthop"]["ifindex"][5] == 4
     assert (tables.service_counters["forward_packets"][1, 63], tables.reason_counters[1, 2]) == (
         8,
         9,

@@ -148,8 +148,9 @@ class Share:
         self.tables.copies["generation"][self.tables.active] = old.tables.generation
 
     def copy_from(self, old: Share) -> None:
-        """Go on with the flows and counters of another file, over which no worker runs any more."""
-        for name in ("flows", "ports"):
+        """Go on with the flows, learned next hops and counters of another file, over which no worker runs
+        any more."""
+        for name in ("flows", "ports", "learned"):
             self.tables.raw(name)[:] = old.tables.raw(name)
         for name in _COUNTERS:
             mine, theirs = getattr(self.tables, name), getattr(old.tables, name)
