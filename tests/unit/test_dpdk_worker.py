@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -361,6 +362,35 @@ def test_smaller_tables_stay_as_they_are(bench: Bench) -> None:
     second = bench.run(sizes=replace(SIZES, backends=8))
     assert second.tables.sizes == sizes
     assert bench.pid() == pid
+
+
+HEIR = """
+import fcntl, os, signal, sys
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+if child := os.fork():
+    print(child)
+else:
+    os.close(1)
+    signal.pause()
+"""
+
+
+def test_a_lock_whose_owner_has_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that inherited the file has it, and the kernel names the parent."""
+    monkeypatch.setattr(dpdk_worker, "LOCK_S", 0.05)
+    run = [sys.executable, "-c", HEIR, str(bench.path)]
+    child = int(subprocess.run(run, stdout=subprocess.PIPE, check=True, timeout=20).stdout)
+    try:
+        if not (pid := bench.pid()):
+            pytest.skip(
+                "in a namespace of processes the kernel does not name those that have ended"
+            )
+        with pytest.raises(DatapathError, match=rf"process {pid}, .*ended.*`fuser {bench.path}`"):
+            bench.open()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        wait_until(lambda: bench.pid() == 0, "the lock to be free")
 
 
 # --- another in its place

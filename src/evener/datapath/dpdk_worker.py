@@ -26,6 +26,7 @@ log = logging.getLogger("evener")
 
 TERM_S = 3.0
 KILL_S = 2.0
+LOCK_S = 1.0  # for which a process may be gone and its lock not yet
 _NAME = "evener-dpdk: "
 _LOADER_FAILED = 127  # exit code of the dynamic loader (ld.so) without a library, and of shells
 
@@ -77,11 +78,20 @@ class Worker:
 
     @classmethod
     def running(cls, path: Path) -> Worker | None:
-        """The one that holds the shared file's lock, whoever started it."""
+        """The one that holds the shared file's lock, whoever started it. DatapathError: the one that took it
+        has ended, and another process has it from that one."""
+        end = time.monotonic() + LOCK_S
         while pid := holder(path):
             try:
                 pidfd = os.pidfd_open(pid)
             except ProcessLookupError:
+                if time.monotonic() > end:
+                    raise DatapathError(
+                        f"process {pid}, which took the lock of the tables, has ended, and its lock has not",
+                        str(path),
+                        f"end what has the file open from it: `fuser {path}` tells which process that is",
+                    ) from None
+                time.sleep(0.001)
                 continue
             if holder(path) == pid:  # else the number is another's by now
                 return cls(pid, pidfd, None)
@@ -180,7 +190,9 @@ class Worker:
                     log.warning("worker %d does not end: it is killed", self.pid)
         if self.alive():
             raise DatapathError(
-                f"worker {self.pid} cannot be ended", "", "look at what it waits for"
+                f"worker {self.pid} cannot be ended",
+                f"/proc/{self.pid}/stack",
+                "look there at what it waits for in the kernel",
             )
         self.release()
 
