@@ -224,7 +224,7 @@ def test_one_that_does_not_end_is_killed(bench: Bench, monkeypatch: pytest.Monke
 
 
 def test_too_little_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dpdk, "room", lambda _: Room(50_000_000, 1 << 40))
+    monkeypatch.setattr(dpdk, "room", lambda folder: Room(50_000_000, 1 << 40, folder))
     with pytest.raises(MachineError, match=r"buffers 100\.7 MB, 50\.0 MB are free"):
         bench.open()
     bench.open(eal=("--in-memory", *EAL)).remove()
@@ -610,7 +610,7 @@ def test_what_is_wrong_is_said_before_anything_ends(
         bench.open(sizes=LARGER, eal=("-l", "a", *EAL))
     with pytest.raises(InterfaceError, match="no TAP device"):
         bench.run(sizes=LARGER, taps=("tap9",))
-    monkeypatch.setattr(dpdk, "room", lambda _: Room(1 << 20, 1 << 40))
+    monkeypatch.setattr(dpdk, "room", lambda folder: Room(1 << 20, 1 << 40, folder))
     with pytest.raises(MachineError, match="too little memory: the tables take"):
         bench.open(sizes=LARGER)
     FakeTap.numbers["tap1"] = 8
@@ -626,12 +626,12 @@ def test_the_memory_of_the_old_worker_is_the_new_ones(
     """It has ended by then. Its file has not gone."""
     bench.run().close()
     tables = dpdk_share.offsets(LARGER)[1]
-    monkeypatch.setattr(dpdk, "room", lambda _: Room(tables - 1, 1 << 40))
+    monkeypatch.setattr(dpdk, "room", lambda folder: Room(tables - 1, 1 << 40, folder))
     with pytest.raises(MachineError, match="too little memory"):
         bench.open(sizes=LARGER)
-    monkeypatch.setattr(dpdk, "room", lambda _: Room(tables, 1 << 40))
+    monkeypatch.setattr(dpdk, "room", lambda folder: Room(tables, 1 << 40, folder))
     second = bench.open(sizes=LARGER)
-    monkeypatch.setattr(dpdk, "room", lambda _: Room(0, 1 << 40))  # all of it is taken
+    monkeypatch.setattr(dpdk, "room", lambda folder: Room(0, 1 << 40, folder))  # all of it is taken
     second.attach(["tap0"])
 
 

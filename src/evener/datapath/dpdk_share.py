@@ -273,10 +273,12 @@ def holder(path: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Bytes that can be had: of memory, and in the file system of the shared file."""
+    """Bytes that can be had: of memory, and in the file system of the shared file, which is mounted on
+    `mount`."""
 
     memory: int
     disk: int
+    mount: Path
 
 
 def room(folder: Path) -> Room:
@@ -284,7 +286,8 @@ def room(folder: Path) -> Room:
     meminfo = Path("/proc/meminfo").read_text().splitlines()
     available = next(int(s.split()[1]) << 10 for s in meminfo if s.startswith("MemAvailable:"))
     status = os.statvfs(folder)
-    return Room(available, status.f_bavail * status.f_frsize)
+    mount = next(path for path in (folder, *folder.parents) if path.is_mount())
+    return Room(available, status.f_bavail * status.f_frsize, mount)
 
 
 def check_room(tables: int, frames: int, free: Room, returned: int = 0) -> None:
@@ -300,11 +303,16 @@ def too_little(tables: int, frames: int, free: Room, returned: int = 0) -> Machi
     """The one sentence about it."""
     kept = f" and DPDK's buffers {_mb(frames)}" if frames else ""
     kept += f", {_mb(returned)} of which the worker has that is to end" if kept and returned else ""
+    larger = ""
+    if free.disk < tables <= free.memory:
+        larger = (
+            f", or enlarge that file system: a tmpfs with `mount -o remount,size=90% {free.mount}`"
+        )
     return MachineError(
         f"too little memory: the tables take {_mb(tables)}{kept}, "
-        f"{_mb(free.memory)} are free, and {_mb(free.disk)} in the file system of /run/evener",
+        f"{_mb(free.memory)} are free, and {_mb(free.disk)} in the file system of {free.mount}",
         "datapath.flows",
-        "lower it" + (", or -m in datapath.eal" if frames else ""),
+        "lower it" + (", or -m in datapath.eal" if frames else "") + larger,
     )
 
 
