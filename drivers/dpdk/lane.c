@@ -19,6 +19,7 @@
 enum {
 	KERNEL_BURST = 32,    /* frames of the kernel's that are taken in one go */
 	KERNEL_EVERY_US = 50, /* a system call costs as much as several packets */
+	LOOK_EVERY_S = 1,     /* at what the devices count: some ask the kernel for it, or their firmware */
 	IDLE_ROUNDS = 64,     /* empty rounds before a lane sleeps */
 };
 
@@ -189,7 +190,8 @@ int lane_run(void *arg)
 	struct lane *lane = arg;
 	const struct worker *worker = lane->worker;
 	const lb_u64 every = rte_get_tsc_hz() / 1000000 * KERNEL_EVERY_US;
-	lb_u64 looked = 0;
+	const lb_u64 look_every = rte_get_tsc_hz() * LOOK_EVERY_S;
+	lb_u64 looked = 0, counted = 0;
 	lb_u32 idle = 0;
 
 	lane->share->lcore = rte_lcore_id();
@@ -198,8 +200,13 @@ int lane_run(void *arg)
 		lb_u64 time = rte_rdtsc();
 		int kernel_too = lane->number == 0 && (idle || time - looked >= every);
 
-		if (kernel_too)
+		if (kernel_too) {
 			looked = time;
+			if (time - counted >= look_every) {
+				counted = time;
+				ports_look(worker);
+			}
+		}
 		if (lane_round(lane, kernel_too))
 			idle = 0;
 		else if (++idle > IDLE_ROUNDS && worker->idle_us)

@@ -99,6 +99,47 @@ static void port_start(const struct worker *worker, uint16_t id)
 	(void)rte_eth_promiscuous_enable(id);
 }
 
+/* 0 and what the device has counted, or an error of a device that does not count. */
+static int device_counts(uint16_t id, struct lb_device *found)
+{
+	struct rte_eth_stats stats;
+	int error = rte_eth_stats_get(id, &stats);
+
+	if (!error)
+		*found = (struct lb_device){.imissed = stats.imissed,
+					    .ierrors = stats.ierrors,
+					    .oerrors = stats.oerrors,
+					    .rx_nombuf = stats.rx_nombuf};
+	return error;
+}
+
+/* A device begins anew with each worker, or has counted for whoever had it before; the file's counts go on. */
+static void go_on_counting(struct port *port, const struct lb_device *counted)
+{
+	struct lb_device now = {0};
+
+	(void)device_counts(port->id, &now);
+	port->before.imissed = counted->imissed - now.imissed;
+	port->before.ierrors = counted->ierrors - now.ierrors;
+	port->before.oerrors = counted->oerrors - now.oerrors;
+	port->before.rx_nombuf = counted->rx_nombuf - now.rx_nombuf;
+}
+
+void ports_look(const struct worker *worker)
+{
+	for (lb_u32 i = 0; i < worker->ports; i++) {
+		const struct lb_device *before = &worker->port[i].before;
+		struct lb_device *told = &worker->share->device[i], now;
+
+		if (device_counts(worker->port[i].id, &now))
+			continue;
+		told->imissed = before->imissed + now.imissed;
+		told->ierrors = before->ierrors + now.ierrors;
+		told->oerrors = before->oerrors + now.oerrors;
+		told->rx_nombuf = before->rx_nombuf + now.rx_nombuf;
+	}
+}
+
 void ports_start(struct worker *worker)
 {
 	lb_u32 found = 0;
@@ -120,10 +161,13 @@ void ports_start(struct worker *worker)
 	worker->pool = pool_new(worker);
 	for (lb_u32 i = 0; i < worker->ports; i++)
 		port_start(worker, worker->port[i].id);
+	for (lb_u32 i = 0; i < worker->ports; i++)
+		go_on_counting(&worker->port[i], &worker->share->device[i]);
 }
 
 void ports_stop(const struct worker *worker)
 {
+	ports_look(worker);
 	for (lb_u32 i = 0; i < worker->ports; i++) {
 		(void)rte_eth_dev_stop(worker->port[i].id);
 		(void)rte_eth_dev_close(worker->port[i].id);

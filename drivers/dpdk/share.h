@@ -14,6 +14,7 @@
 enum {
 	LB_SHARE_VERSION = 1,
 	LB_SHARE_LANES = 64,
+	LB_SHARE_DEVICES = 16,
 	LB_SHARE_SIZES = 9,
 	LB_SHARE_PAGE = 4096, /* tables begin at multiples of it */
 };
@@ -29,6 +30,14 @@ struct lb_lane {
 	lb_u64 kernel_full; /* frames that the kernel did not take */
 	lb_u64 too_long;    /* frames of the kernel's that fit into no buffer */
 	lb_u64 in_pieces;   /* received frames of several buffers that fit into no single one */
+};
+
+/* What the device of one port counts by itself (struct rte_eth_stats): lane 0 writes it, once a second. */
+struct lb_device {
+	lb_u64 imissed;	  /* frames that found the device's queue full */
+	lb_u64 ierrors;	  /* frames that the device could not receive */
+	lb_u64 oerrors;	  /* frames that the device could not send */
+	lb_u64 rx_nombuf; /* times that there was no buffer for a frame */
 };
 
 /* How many records the tables have: src/evener/tables/memory.py, Sizes. */
@@ -82,10 +91,14 @@ struct lb_share {
 	lb_u8 home[16]; /* the network namespace that it belongs to, for the daemon */
 	lb_u8 reserved[264];
 	struct lb_lane lane[LB_SHARE_LANES];
+	/* In what was empty before the first table: a file of a worker that does not know them has zeros here. */
+	struct lb_device device[LB_SHARE_DEVICES]; /* in the order of --kernel */
 };
 
 _Static_assert(sizeof(struct lb_lane) == 64, "lane: a cache line");
 _Static_assert(__builtin_offsetof(struct lb_share, offset) == 80, "offsets");
 _Static_assert(__builtin_offsetof(struct lb_share, lane) == 512, "lanes");
+_Static_assert(__builtin_offsetof(struct lb_share, device) == 4608, "devices");
+_Static_assert(sizeof(struct lb_share) <= 2 * LB_SHARE_PAGE, "the first table has its place");
 
 #endif

@@ -12,12 +12,14 @@
 #include "share.h"
 
 enum { WORKER_PORTS = 16 };
+_Static_assert((int)WORKER_PORTS == (int)LB_SHARE_DEVICES, "each port has its record");
 
 /* One DPDK port, and the kernel's side of it. */
 struct port {
 	uint16_t id;
-	lb_u32 ifindex; /* of the kernel's interface */
-	int kernel;	/* descriptor: one frame is one read or write */
+	lb_u32 ifindex;		 /* of the kernel's interface */
+	int kernel;		 /* descriptor: one frame is one read or write */
+	struct lb_device before; /* to be added to what the device has counted since it was started */
 };
 
 /* All that the command line and the devices say; nothing changes once lanes run. */
@@ -51,6 +53,8 @@ struct lb_env share_env(const struct worker *worker, lb_u32 lane);
 
 /* Sets all DPDK ports up, with a queue for each lane; fills in worker->lanes and worker->pool. */
 void ports_start(struct worker *worker);
+/* Writes what the devices have counted to the shared file. */
+void ports_look(const struct worker *worker);
 void ports_stop(const struct worker *worker);
 
 /* One turn over all ports, and over the kernel's side of them: how many frames there were. */

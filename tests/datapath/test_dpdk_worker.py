@@ -19,7 +19,9 @@ import pytest
 
 from evener._generated.reasons import Reason, Verdict
 from evener.config import loads
+from evener.datapath.dpdk_counts import counts
 from evener.datapath.dpdk_share import HEAD, PAGE, Share, holder
+from evener.observe import counters
 from evener.tables.memory import Sizes, shapes
 from tests.support.bpf import needs_namespaces
 from tests.support.dpdk_machine import DpdkMachine
@@ -56,6 +58,12 @@ def machine() -> Iterator[DpdkMachine]:
     with closing(DpdkMachine(ASAN)) as made:
         made.configure(loads(TEXT), NETWORK)
         yield made
+
+
+def lost(machine: DpdkMachine) -> dict[str, int]:
+    """What `show status` lists of it."""
+    rows = counters.frames(counts(machine.share.head[0], ["dpdk0"]))
+    return {row["counter"]: row["frames"] for row in rows if row["lost"] and row["frames"]}
 
 
 def refused(arguments: Sequence[str], *descriptors: int) -> str:
@@ -253,7 +261,7 @@ def test_kernel_is_gone(machine: DpdkMachine) -> None:
     machine.kernel.close()
     machine.put([frame("10.0.0.1", 1, "10.0.0.77", 80, "S")])
     machine.handled(1)
-    assert machine.share.lanes["kernel_full"][0] == 1
+    assert lost(machine) == {"kernel_full": 1}
     machine.put([to_vip(4000, "S")])
     machine.handled(1)
     assert len(machine.wire.recv(1 << 16)) == 54
@@ -272,11 +280,28 @@ def test_device_is_down(machine: DpdkMachine) -> None:
 
 
 def test_frame_too_large(machine: DpdkMachine) -> None:
-    """The device has no buffer for it: it is lost, and nobody decides about it."""
+    """The device has no buffer for it: it is lost, nobody decides about it, and the device counts it. The
+    worker looks at that now and then; the count goes on when another takes its place."""
     machine.link("mtu", "9000")
-    machine.put([frame("10.0.0.1", 4000, "10.0.0.10", 8080, "S", bytes(5000))])
+    large = frame("10.0.0.1", 4000, "10.0.0.10", 8080, "S", bytes(5000))
+    machine.put([large])
     assert machine.send(to_vip(4000, "S")).plan["reason"] == Reason.FORWARD_NEW
     assert machine.tables.reason_counters.sum() == 1
+    machine.worker.until(lambda: lost(machine) == {"ierrors": 1}, "it is not told")
+    assert machine.worker.stop() == 0
+    machine.start()
+    assert lost(machine) == {"ierrors": 1}
+    machine.link("mtu", "9000")
+    machine.put([large])
+    machine.worker.until(lambda: lost(machine) == {"ierrors": 2}, "it is not told")
+
+
+def test_kernel_sends_too_much_at_once(machine: DpdkMachine) -> None:
+    """What fits into no buffer is lost and counted, and what comes next goes out."""
+    for size in (1 << 14, 60):
+        machine.kernel.send(bytes(size))
+    assert machine.wire.recv(1 << 16) == bytes(60)
+    assert lost(machine) == {"too_long": 1}
 
 
 def test_signals_without_room(machine: DpdkMachine) -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from evener import __version__
 from evener.cli import exits, main, output, show
+from evener.datapath import dpdk_counts
+from evener.datapath.dpdk_share import HEAD
 from evener.errors import EvenerError
 from evener.observe import counters, flows, trace
 from tests.support import segment
@@ -300,7 +303,7 @@ STATUS = {
     "generation": 3, "uptime_s": 93_784.2, "config": "/etc/evener.toml",
     "interfaces": [{"interface": "eth1", "ifindex": 3, "mode": "native"}],
     "flows": {"capacity": 1_000_000, "now": 12_345}, "memory_bytes": 40 << 20,
-    "adopted": False, "warnings": ["eth1: transmit offload"],
+    "adopted": False, "warnings": ["eth1: transmit offload"], "frames": [],
 }  # fmt: skip
 
 
@@ -321,6 +324,25 @@ def test_show_status(tmp_path: Path) -> None:
         assert f"datapath:      dpdk on eth1 (native), {text}\n" in result.output
     result = ask(tmp_path, {"GET /v1/status": (200, STATUS)}, "show", "status", "--json")
     assert json.loads(result.output) == STATUS
+
+
+def test_show_status_lists_lost_frames(tmp_path: Path) -> None:
+    head = np.zeros(1, HEAD)[0]
+    head["lanes"] = 2
+    head["lane"]["to_kernel"] = 9
+    head["lane"]["tx_full"][:2] = 3, 4
+    head["lane"]["kernel_full"][1] = 5
+    head["device"]["imissed"][1] = 12
+    frames = counters.frames(dpdk_counts.counts(head, ("tap0", "tap1")))
+    status = {**STATUS, "warnings": [], "frames": frames}
+    result = ask(tmp_path, {"GET /v1/status": (200, status)}, "show", "status")
+    lines = result.output.partition("\nframes that the driver lost:\n")[2].splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["tx_full", "7"], ["kernel_full", "5"], ["imissed", "12"],
+    ]  # fmt: skip
+    assert "  lane 0 3, lane 1 4  a device did not take them" in lines[1]
+    assert "  lane 1  " in lines[2]
+    assert "  tap1  " in lines[3]
 
 
 @pytest.mark.parametrize("name", ["services", "backends", "flows", "counters", "reasons"])

@@ -7,7 +7,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from evener.api import server
+from evener.datapath.dpdk_counts import counts
+from evener.datapath.dpdk_share import HEAD
 from evener.datapath.native import Core
 from evener.observe import counters, explain, flows, trace
 from evener.observe.snapshot import Snapshot
@@ -40,6 +44,7 @@ def write() -> str:
         "counters": {**counters.counters(snapshot)[0], **counters.counters(snapshot)[1]},
         "reasons": counters.reasons(snapshot)[0],
         "status": asyncio.run(server.status(daemon)),
+        "frames of the status": counters.frames(counts(np.zeros(1, HEAD)[0], ["dpdk0"]))[0],
         "trace": event_row,
         "out": event_row["out"],
         "explain": {key: value for key, value in plan.items() if key not in event_row},

@@ -38,6 +38,19 @@ REASONS = {
     "NOT_UNICAST": "Nothing, if they are few; many: somebody answers ARP for the VIP with a group's MAC address.",
 }
 
+FRAMES = {
+    "tx_full": "A few: bursts beyond the device's queue. Many: the link is slower than what comes in, or it is down.",
+    "kernel_full": "Is the TAP up? If it is: the kernel is slower than what it is given; `evener show reasons` says "
+    "under `pass` what that is.",
+    "too_long": "Lower the MTU of the kernel's interface to that of the device, and turn its segmentation offloads off.",
+    "in_pieces": "Lower the device's MTU: frames of 2 KiB and more are not balanced.",
+    "imissed": "The worker does not keep up: give it more lanes, or CPUs of its own, with `-l` in `datapath.eal`.",
+    "ierrors": "Frames arrive damaged, or longer than a buffer: look at the cable, the switch and the MTU.",
+    "oerrors": "Is the device up, and are its link and MTU as they should be?",
+    "rx_nombuf": "Give more memory with `-m` in `datapath.eal`.",
+    "to_kernel": "Nothing: ARP, ping and the like. `evener show reasons` says under `pass` what it is.",
+    "from_kernel": "Nothing.",
+}
 
 ROUTES = {
     "GET /v1/status": "What the daemon is and does.",
@@ -174,6 +187,20 @@ FIELDS = {
             "memory_bytes": "of all tables",
             "adopted": "whether it took over what a daemon before it had left in force",
             "warnings": "sentences for the operator",
+            "frames": "what the driver counts outside the core, see below; empty with `xdp` and `sim`",
+        },
+    ),
+    "frames of the status": (
+        (
+            "The list `frames` of the status: one row for each counter of the driver. "
+            "[Frames that have no reason](reasons.md#frames-that-have-no-reason) says what to do."
+        ),
+        {
+            "counter": "name",
+            "lost": "whether these frames are lost; others were only handed on",
+            "frames": "how many, altogether",
+            "by": "how many of each `lane N` or, of what devices count, of each interface",
+            "sentence": "what became of them",
         },
     ),
     "trace": (

@@ -59,10 +59,12 @@ def snapshot_of(control: Control) -> Snapshot:
 
 
 async def status(control: Control) -> dict[str, Any]:
-    """What the daemon says of itself, and how many flows there are, counted as `show flows` lists them."""
+    """What the daemon says of itself, how many flows there are, counted as `show flows` lists them, and what
+    its driver counts."""
     told, snapshot = control.status(), snapshot_of(control)
     now = await asyncio.to_thread(flows.count, snapshot)
-    return {**told, "flows": {**told["flows"], "now": now}}
+    counted = counters.frames(snapshot.reader.frames())
+    return {**told, "flows": {**told["flows"], "now": now}, "frames": counted}
 
 
 def _json(payload: dict[str, Any], status: int = 200) -> web.Response:

@@ -166,7 +166,10 @@ def reasons(as_json: bool) -> None:
 @command.command()
 @json_option
 def status(as_json: bool) -> None:
-    """What the daemon is, where it is attached, and how full it is.
+    """What the daemon is, where it is attached, how full it is, what was lost.
+
+    A frame that the driver could not take or hand on has no reason, or has that of a packet that was sent:
+    it is listed here.
 
     \b
     Example: evener show status
@@ -187,11 +190,20 @@ def status(as_json: bool) -> None:
     }
     for name, text in lines.items():
         click.echo(f"{name + ':':15}{text}")
+    if lost := [row for row in answer.get("frames", []) if row["lost"] and row["frames"]]:
+        click.echo("\nframes that the driver lost:")
+        table(columns("COUNTER", "FRAMES#", "OF", "MEANING"), [_lost(row) for row in lost])
     if answer["warnings"]:
         click.echo(f"\n{plural(len(answer['warnings']), 'warning')}:")
         for warning in answer["warnings"]:
             click.echo(f"  {warning}")
     return None
+
+
+def _lost(row: dict[str, Any]) -> list[object]:
+    of = {where: number for where, number in row["by"].items() if number}
+    told = ", ".join(of) if len(of) == 1 else ", ".join(f"{w} {n}" for w, n in of.items())
+    return [row["counter"], row["frames"], told, row["sentence"]]
 
 
 def _duration(seconds: float) -> str:

@@ -22,6 +22,19 @@ class Attachment:
     mode: str
 
 
+@dataclass(frozen=True, slots=True)
+class FrameCount:
+    """Frames that a driver counts outside the core, which has a reason for each packet.
+
+    lost: whether they are; else they went on. by: how many, of each lane or interface.
+    """
+
+    name: str
+    lost: bool
+    sentence: str
+    by: dict[str, int]
+
+
 @runtime_checkable
 class Reader(Protocol):
     """What observers may do: look."""
@@ -37,6 +50,10 @@ class Reader(Protocol):
 
     def now(self) -> int:
         """The datapath's own seconds, 16 bits that wrap: what flows are stamped with."""
+        ...
+
+    def frames(self) -> tuple[FrameCount, ...]:
+        """What the driver counts besides reasons; empty if it counts nothing."""
         ...
 
 

@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from evener.datapath import dpdk_eal
-from evener.datapath.base import Attachment
+from evener.datapath import dpdk_counts, dpdk_eal
+from evener.datapath.base import Attachment, FrameCount
 from evener.datapath.claims import end_abandoned
 from evener.datapath.dpdk_before import Before
 from evener.datapath.dpdk_share import (
@@ -368,6 +368,10 @@ class DpdkDatapath:
     def now(self) -> int:
         """Seconds of the clock that the worker reads."""
         return time.monotonic_ns() // int(self._share.head["second_ns"][0]) & 0xFFFF
+
+    def frames(self) -> tuple[FrameCount, ...]:
+        """What lanes and devices count; devices are looked at once a second."""
+        return dpdk_counts.counts(self._share.head[0], self._interfaces)
 
     def grace(self) -> None:
         """Every lane has begun a new round since, or none runs: all older packets are done.

@@ -31,6 +31,7 @@ from evener.tables.memory import (
 MAGIC: Final = b"evener-1"
 VERSION: Final = 1
 LANES: Final = 64
+DEVICES: Final = 16
 PAGE: Final = 4096
 SECOND_NS: Final = 1_000_000_000
 
@@ -42,16 +43,24 @@ LANE: Final = np.dtype(
     ]
 )  # fmt: skip
 """struct lb_lane."""
+DEVICE: Final = np.dtype(
+    [("imissed", "<u8"), ("ierrors", "<u8"), ("oerrors", "<u8"), ("rx_nombuf", "<u8")]
+)
+"""struct lb_device."""
 HEAD: Final = np.dtype(
     [
         ("magic", "S8"), ("version", "<u4"), ("layout", "<u4"), ("bytes", "<u8"), ("second_ns", "<u8"),
         ("sizes", "<u4", 9), ("worker", "<u4"), ("ready", "<u4"), ("lanes", "<u4"), ("offset", "<u8", 19),
         ("home", "u1", 16), ("reserved", "u1", 264), ("lane", LANE, LANES),
+        ("device", DEVICE, DEVICES),
     ]
 )  # fmt: skip
 """struct lb_share."""
 _SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h; Linux 5.14
 FIRST: Final = -(-HEAD.itemsize // PAGE) * PAGE
+LANE_COUNTERS: Final = (
+    "tx_full", "kernel_full", "too_long", "in_pieces", "to_kernel", "from_kernel",
+)  # fmt: skip
 _COUNTERS: Final = ("service_counters", "backend_counters", "reason_counters")
 
 
@@ -156,6 +165,9 @@ class Share:
             mine, theirs = getattr(self.tables, name), getattr(old.tables, name)
             rows, columns = (min(a, b) for a, b in zip(mine.shape, theirs.shape, strict=True))
             mine[:rows, :columns] = theirs[:rows, :columns]
+        for name in LANE_COUNTERS:
+            self.lanes[name] = old.lanes[name]
+        self.head["device"] = old.head["device"]
 
     @property
     def lanes(self) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from evener.clock import Clock, ManualClock
-from evener.datapath.base import Attachment
+from evener.datapath.base import Attachment, FrameCount
 from evener.datapath.native import Core, maglev
 from evener.model import Config, Driver
 from evener.tables.compile import Ids, compile_tables
@@ -78,6 +78,9 @@ class Simulator:
 
     def now(self) -> int:
         return int(self._clock.now()) & 0xFFFF
+
+    def frames(self) -> tuple[FrameCount, ...]:
+        return ()
 
     def grace(self) -> None:
         """Nobody else runs packets here."""

@@ -18,7 +18,7 @@ from typing import Final
 
 from evener._generated import layout
 from evener.datapath import bpf
-from evener.datapath.base import Attachment
+from evener.datapath.base import Attachment, FrameCount
 from evener.datapath.claims import end_abandoned
 from evener.datapath.grace import grace
 from evener.datapath.native import Core
@@ -147,6 +147,10 @@ class XdpDatapath:
     def now(self) -> int:
         """The seconds that the program reads, from the program itself."""
         return self._clock.test_run(_CLOCK_FRAME).retval & 0xFFFF
+
+    def frames(self) -> tuple[FrameCount, ...]:
+        """None: what XDP's devices lose, the kernel counts (`ip -s link`)."""
+        return ()
 
     def grace(self) -> None:
         """One RCU grace period: every program that was running has returned."""

@@ -12,6 +12,7 @@ numbers. Flows are counted for each service and backend together.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from evener._generated import layout
 from evener._generated.reasons import SENTENCES, VERDICTS, Reason
+from evener.datapath.base import FrameCount
 from evener.model import Backend, Pool, Service, endpoint
 from evener.observe.flows import Live, live
 from evener.observe.snapshot import Snapshot
@@ -191,6 +193,20 @@ def counters(snapshot: Snapshot) -> list[dict[str, Any]]:
             row["backend"] = f"{service.pool}/{backend.name}"
             rows.append({**row, **of_backends.of(snapshot.ids.backends.ids.get(key, 0))})
     return rows
+
+
+def frames(counts: Iterable[FrameCount]) -> list[dict[str, Any]]:
+    """What a reader's driver counts outside the core: one row for each counter."""
+    return [
+        {
+            "counter": of.name,
+            "lost": of.lost,
+            "frames": sum(of.by.values()),
+            "by": of.by,
+            "sentence": of.sentence,
+        }
+        for of in counts
+    ]
 
 
 def reasons(snapshot: Snapshot) -> list[dict[str, Any]]:
