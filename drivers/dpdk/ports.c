@@ -19,6 +19,14 @@ enum {
 	POOL_LEAST = 16384,
 };
 
+/* As --vdev or -a names it. */
+static const char *port_name(uint16_t id)
+{
+	static char name[RTE_ETH_NAME_MAX_LEN];
+
+	return rte_eth_dev_get_name_by_port(id, name) ? "?" : name;
+}
+
 /* A lane for each lcore, but no more than every device has queues for. */
 static lb_u32 lanes_of(const struct worker *worker)
 {
@@ -29,12 +37,17 @@ static lb_u32 lanes_of(const struct worker *worker)
 		lb_u32 queues;
 
 		if (rte_eth_dev_info_get(worker->port[i].id, &info))
-			worker_fail("DPDK port %u tells nothing of itself", worker->port[i].id);
+			worker_fail("DPDK port %u does not say what it can: %s: give it another device in datapath.eal",
+				    worker->port[i].id, port_name(worker->port[i].id));
 		queues = RTE_MIN(info.max_rx_queues, info.max_tx_queues);
+		if (!queues)
+			worker_fail(
+				"DPDK port %u (%s) can only %s, and a balancer does both: %s: give it another device "
+				"in datapath.eal",
+				worker->port[i].id, info.driver_name, info.max_rx_queues ? "receive" : "send",
+				port_name(worker->port[i].id));
 		lanes = RTE_MIN(lanes, queues);
 	}
-	if (!lanes)
-		worker_fail("a DPDK port can either send or receive, not both: a balancer needs both");
 	if (lanes > worker->share->sizes[LB_SHARE_CPUS])
 		worker_fail("%u lanes, but tables for %u: name the lcores in datapath.eal (-l)", lanes,
 			    worker->share->sizes[LB_SHARE_CPUS]);
@@ -93,8 +106,13 @@ static void port_start(const struct worker *worker, uint16_t id)
 	if (!error)
 		error = rte_eth_dev_start(id);
 	if (error)
-		worker_fail("DPDK port %u (%s) could not be started with %u queues (%s)", id, info.driver_name,
-			    worker->lanes, rte_strerror(-error));
+		worker_fail("DPDK port %u (%s) could not be started with %u queue%s (%s): %s: the lines above may say "
+			    "why%s",
+			    id, info.driver_name, worker->lanes, worker->lanes == 1 ? "" : "s", rte_strerror(-error),
+			    port_name(id),
+			    worker->lanes == 1 ? ""
+					       : "; name fewer lcores in datapath.eal (-l), or give the device as many "
+						 "queues (queue_count= and the like)");
 	/* The kernel's interface has another MAC address than the device. Some devices are always so, and refuse. */
 	(void)rte_eth_promiscuous_enable(id);
 }

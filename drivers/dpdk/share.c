@@ -2,6 +2,7 @@
 /* The file that this process shares with the daemon. Every number in it is checked before it is used. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -39,6 +40,40 @@ static void table_bytes(const lb_u32 sizes[LB_SHARE_SIZES], lb_u64 bytes[LB_SHAR
 	memcpy(bytes, found, sizeof(found));
 }
 
+/* As src/evener/tables/memory.py calls them: its Sizes, and its shapes. */
+static const char *const size_names[LB_SHARE_SIZES] = {
+	[LB_SHARE_CPUS] = "cpus",
+	[LB_SHARE_INDEX_GROUPS] = "index_groups",
+	[LB_SHARE_SERVICES] = "services",
+	[LB_SHARE_BACKENDS] = "backends",
+	[LB_SHARE_SNATS] = "snats",
+	[LB_SHARE_NEIGHBOURS] = "neighbours",
+	[LB_SHARE_MAGLEV_TABLES] = "tables",
+	[LB_SHARE_FLOW_GROUPS] = "flow_groups",
+	[LB_SHARE_PORT_TABLES] = "port_tables",
+};
+static const char *const table_names[LB_SHARE_TABLES] = {
+	[LB_TABLE_SETTINGS] = "settings",
+	[LB_TABLE_COPIES] = "copies",
+	[LB_TABLE_ENDPOINTS] = "endpoints",
+	[LB_TABLE_SERVICES] = "services",
+	[LB_TABLE_BACKENDS] = "backends",
+	[LB_TABLE_SNATS] = "snats",
+	[LB_TABLE_NEIGHBOURS] = "neighbours",
+	[LB_TABLE_ROUTES] = "routes",
+	[LB_TABLE_SLOTS] = "slots",
+	[LB_TABLE_FLOWS] = "flows",
+	[LB_TABLE_PORTS] = "ports",
+	[LB_TABLE_LOCKS] = "locks",
+	[LB_TABLE_SERVICE_COUNTERS] = "service_counters",
+	[LB_TABLE_BACKEND_COUNTERS] = "backend_counters",
+	[LB_TABLE_REASON_COUNTERS] = "reason_counters",
+	[LB_TABLE_WANTED] = "wanted",
+	[LB_TABLE_LEARNED] = "learned",
+	[LB_TABLE_EVENT_HEADS] = "event_heads",
+	[LB_TABLE_EVENTS] = "events",
+};
+
 static void *table_at(const struct lb_share *share, enum lb_share_table table)
 {
 	return (char *)share + share->offset[table];
@@ -59,8 +94,8 @@ static void share_check(const struct worker *worker, lb_u64 length)
 		worker_fail("a second of the tables has no length: %s: the daemon makes them anew", path);
 	for (int i = 0; i < LB_SHARE_SIZES; i++)
 		if (!share->sizes[i] || share->sizes[i] > 1u << 28)
-			worker_fail("size %d of the tables is %u: %s: the daemon makes them anew", i, share->sizes[i],
-				    path);
+			worker_fail("the tables are for %u %s: %s: the daemon makes them anew", share->sizes[i],
+				    size_names[i], path);
 	if (share->sizes[LB_SHARE_CPUS] > LB_SHARE_LANES)
 		worker_fail("the tables are for %u lanes: %s: there can be %d", share->sizes[LB_SHARE_CPUS], path,
 			    LB_SHARE_LANES);
@@ -71,22 +106,35 @@ static void share_check(const struct worker *worker, lb_u64 length)
 
 		if (share->offset[i] % LB_SHARE_PAGE || share->offset[i] < sizeof(*share) || next > length ||
 		    share->offset[i] > next || bytes[i] > next - share->offset[i])
-			worker_fail("table %d lies at %llu, %llu bytes long, and the next at %llu, in a file of %llu: "
-				    "%s: the daemon makes it anew",
-				    i, share->offset[i], bytes[i], next, length, path);
+			worker_fail(
+				"the table %s lies at %llu, %llu bytes long, and the next at %llu, in a file of %llu: "
+				"%s: the daemon makes it anew",
+				table_names[i], share->offset[i], bytes[i], next, length, path);
 	}
+}
+
+/* Who says that it runs over the file: half a sentence, or nothing. */
+static const char *user_of(int file, char said[static 32])
+{
+	lb_u32 pid;
+
+	said[0] = 0;
+	if (pread(file, &pid, sizeof(pid), __builtin_offsetof(struct lb_share, worker)) == sizeof(pid) && pid)
+		snprintf(said, 32, ", pid %u", pid);
+	return said;
 }
 
 void share_open(struct worker *worker)
 {
 	const char *path = worker->tables_path;
+	char pid[32];
 	struct stat stat;
 
 	worker->lock = open(path, O_RDWR | O_CLOEXEC);
 	if (worker->lock < 0 || fstat(worker->lock, &stat))
 		worker_fail("the tables cannot be opened (%s): %s: evener run makes them", strerror(errno), path);
 	if (flock(worker->lock, LOCK_EX | LOCK_NB))
-		worker_fail("another worker uses these tables: %s: end it first", path);
+		worker_fail("another worker uses these tables%s: %s: end it first", user_of(worker->lock, pid), path);
 	if ((lb_u64)stat.st_size < sizeof(struct lb_share))
 		worker_fail("the tables are cut off, %lld bytes long: %s: the daemon makes them anew",
 			    (long long)stat.st_size, path);

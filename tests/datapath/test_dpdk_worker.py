@@ -35,7 +35,6 @@ pytestmark = needs_namespaces
 ASAN = "evener-dpdk-asan"
 DEVICE = "--vdev=net_null0"
 USAGE = "usage: evener-dpdk"
-TABLES = len(shapes(SIZES))
 
 
 @pytest.fixture
@@ -174,25 +173,38 @@ def number(name: str, index: int, value: int | bytes) -> Callable[[Share], None]
     return change
 
 
+def moved(index: int) -> Callable[[Share], None]:
+    def change(tables: Share) -> None:
+        tables.head["offset"][0, index] += 8
+
+    return change
+
+
 def wrong_numbers() -> Iterator[Any]:
     for name, value in (("magic", b"evener-2"), ("version", 2), ("second_ns", 0)):
-        yield pytest.param(number(name, 0, value), id=name)
+        yield pytest.param(number(name, 0, value), "", id=name)
     for value in (0, PAGE, 1 << 63):
-        yield pytest.param(number("bytes", 0, value), id=f"bytes-{value}")
+        yield pytest.param(number("bytes", 0, value), "", id=f"bytes-{value}")
     for index, name in enumerate(Sizes.__slots__):
         for value in (0, 2 * getattr(SIZES, name), 65, (1 << 28) + 1, (1 << 32) - 1):
             if value != 65 or name == "cpus":
-                yield pytest.param(number("sizes", index, value), id=f"{name}-{value}")
-    for index in range(TABLES):
+                says = "" if 0 < value <= 1 << 28 else f"the tables are for {value} {name}: "
+                yield pytest.param(number("sizes", index, value), says, id=f"{name}-{value}")
+    for index, name in enumerate(shapes(SIZES)):
+        yield pytest.param(moved(index), f"the table {name} lies at", id=f"table-{name}-moved")
         for value in (0, PAGE, HEAD.itemsize, 3 * PAGE + 8, 1 << 40, (1 << 64) - PAGE):
-            yield pytest.param(number("offset", index, value), id=f"table-{index}-{value}")
+            yield pytest.param(number("offset", index, value), "", id=f"table-{name}-{value}")
 
 
-@pytest.mark.parametrize("change", list(wrong_numbers()))
-def test_numbers_of_the_file(change: Callable[[Share], None], tables: Share, kernel: int) -> None:
+@pytest.mark.parametrize(("change", "says"), list(wrong_numbers()))
+def test_numbers_of_the_file(
+    change: Callable[[Share], None], says: str, tables: Share, kernel: int
+) -> None:
     change(tables)
     own = [f"--tables={tables.path}", f"--kernel=1:{kernel}"]
-    assert str(tables.path) in refused(["-l", "0", *EAL, DEVICE, "--", *own], kernel)
+    said = refused(["-l", "0", *EAL, DEVICE, "--", *own], kernel)
+    assert says in said
+    assert str(tables.path) in said
     assert not_held(tables)
 
 
@@ -211,9 +223,10 @@ def test_no_file(tmp_path: Path, kernel: int) -> None:
 def test_second_worker(machine: DpdkMachine, kernel: int) -> None:
     own = [f"--tables={machine.share.path}", f"--kernel=1:{kernel}"]
     said = refused(["-l", "0", *EAL, DEVICE, "--", *own], kernel)
-    assert said.startswith("evener-dpdk: another worker uses these tables")
+    pid = machine.worker.process.pid
+    assert said.startswith(f"evener-dpdk: another worker uses these tables, pid {pid}: ")
     assert machine.send(to_vip(4000, "S")).plan["reason"] == Reason.FORWARD_NEW
-    assert machine.share.head["worker"] == machine.worker.process.pid
+    assert machine.share.head["worker"] == pid
 
 
 # ---- what it survives
