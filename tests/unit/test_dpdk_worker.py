@@ -171,8 +171,8 @@ def test_from_start_to_end(bench: Bench) -> None:
 
 def test_what_the_worker_says_is_in_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    bench.run().remove()
-    assert "evener-dpdk: ready: 1 port, 1 lane" in caplog.messages
+    bench.run()
+    wait_until(lambda: "evener-dpdk: ready: 1 port, 1 lane" in caplog.messages, "its words")
 
 
 def test_its_own_words_when_it_cannot_start(bench: Bench) -> None:
