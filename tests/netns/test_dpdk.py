@@ -179,10 +179,19 @@ def answers(system: Running, path: Path) -> set[bytes]:
     """The MAC addresses that ARP requests of h1 for the VIP are answered with."""
     with Capture(system.lab.switch, BRIDGE, path):
         system.lab.run("h1", ["ip", "neigh", "flush", "all"])
-        system.lab.run("h1", ["ping", "-c2", "-i0.2", "-W2", VIP])
+        system.lab.run("h1", ["ping", "-c2", "-i0.2", "-W2", VIP], check=False)
     reply = ARP + bytes.fromhex("0001 0800 0604 0002")
     found = [frame[22:32] for _, frame in read_pcap(path) if frame[12:22] == reply]
     return {sender[:6] for sender in found if sender[6:] == IPv4Address(VIP).packed}
+
+
+def test_nobody_answers_in_the_place_of_a_dead_worker(system: Running, tmp_path: Path) -> None:
+    """Another MAC address in a client's table would lead it past the worker that is started next."""
+    assert answers(system, tmp_path / "alive.pcap")
+    system.kill()
+    kill_worker(system)
+    wait_until(lambda: system.workers == [], "the worker to be gone")
+    assert answers(system, tmp_path / "dead.pcap") == set()
 
 
 def test_a_packet_socket_has_only_copies(tmp_path: Path) -> None:
