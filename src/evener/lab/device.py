@@ -31,9 +31,9 @@ DEVICES: Final = {
     device.name: device
     for device in (
         Device("net_tap", "tapdpdk", "sw", cable=False),
-        # The cables do not end on lb: its kernel would answer ARP requests for the VIP with the MAC address of
-        # wire0, and refuse the connections. It has each frame, too, where a packet socket only copies, and
-        # all of them while no worker has opened the interface for AF_XDP.
+        # The cables do not end on lb: its kernel would answer ARP requests for the VIP with the MAC address
+        # of wire0, and refuse the connections. It has each frame, too, where a packet socket only copies,
+        # and all of them while no worker has opened the interface for AF_XDP.
         Device("net_af_xdp", "wire0", "sw", cable=True),
         # 4,096 frames in its ring, not 512: as many as a busy machine leaves there in some 50 ms.
         Device("net_af_packet", "wire0", "sw", cable=True, options=",framecnt=4096"),
