@@ -40,6 +40,20 @@ def test_what_is_left_open_is_safe(given: list[str], expected: list[str]) -> Non
 
 
 @pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["-h", VDEV], "with -h DPDK"),
+        ([VDEV, "--vers"], "with --version DPDK"),
+        (["-l0", "--proc-type", "secondary"], "--proc-type=secondary"),
+    ],
+)
+def test_what_the_worker_could_never_run_with(given: list[str], named: str) -> None:
+    with pytest.raises(DatapathError, match=rf"{named}.*\(datapath\.eal\): leave"):
+        eal.complete(given, ports=1)
+    assert eal.complete(["--proc-type=auto", "--", "-h"], ports=1)[-1] == "--proc-type=auto"
+
+
+@pytest.mark.parametrize(
     ("given", "count"),
     [
         ([], 1),

@@ -193,6 +193,18 @@ def test_the_words_of_dpdk_where_the_worker_points_to_them(bench: Bench) -> None
         datapath.attach(["tap0"])
 
 
+def test_what_dpdk_says_at_each_start_and_twice_is_left_out(bench: Bench) -> None:
+    said = ("EAL: Detected CPU lcores: 2", "EAL: FATAL: Cannot get hugepage information.",
+            "EAL: Cannot get hugepage information.")  # fmt: skip
+    datapath = bench.open("--fail=refused: the lines above say why", "--before=" + "\n".join(said))
+    with pytest.raises(DatapathError) as caught:
+        datapath.attach(["tap0"])
+    assert str(caught.value).partition("(datapath.eal): ")[2] == (
+        "EAL: Cannot get hugepage information.; refused: the lines above say why; "
+        "no huge pages are free: leave out what asks for them, or see section 8 of lesson 2"
+    )
+
+
 def test_the_loader_without_a_library(bench: Bench) -> None:
     datapath = bench.open("--code=127", "--fail=librte_eal.so.23: cannot open shared object file")
     with pytest.raises(MachineError, match=r"librte_eal.*install Debian's package libdpdk-dev"):

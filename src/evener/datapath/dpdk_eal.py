@@ -31,14 +31,16 @@ _HUGE: Final = (
     "single-file-segments", "match-allocations",
 )  # fmt: skip
 _SHARED: Final = ("proc-type", "file-prefix", "base-virtaddr")
+_ENDS: Final = ("h", "help", "v", "version")  # DPDK answers them and ends
 
 
 def complete(eal: Sequence[str], ports: int) -> list[str]:
     """The EAL's arguments with what they leave open; without "--" and what is behind it.
 
-    DatapathError: the lcores cannot be read, or are too many.
+    DatapathError: the lcores cannot be read, or are too many; or the worker could never run with an argument.
     """
     given, _ = split(eal)
+    _refuse(given)
     af_xdp = sum(device.startswith("net_af_xdp") for device in devices(given))
     added: list[str] = []
     if not has(given, "l", "c", "lcores"):
@@ -53,6 +55,26 @@ def complete(eal: Sequence[str], ports: int) -> list[str]:
     if not has(given, *_SHARED, "no-shconf"):
         added += ["--no-shconf"]
     return added + given
+
+
+def _refuse(given: Sequence[str]) -> None:
+    if asked := [option.name for option in options(given) if option.name in _ENDS]:
+        raise DatapathError(
+            f"with {_dashed(asked[0])} DPDK only tells of itself",
+            "datapath.eal",
+            "leave it out; `dpdk-testpmd -h` prints all arguments",
+        )
+    kind = value(given, "proc-type")
+    if kind not in (None, "auto", "primary"):
+        raise DatapathError(
+            f"the worker cannot share the devices of another DPDK process (--proc-type={kind})",
+            "datapath.eal",
+            "leave --proc-type out",
+        )
+
+
+def _dashed(name: str) -> str:
+    return f"-{name}" if len(name) == 1 else f"--{name}"
 
 
 def lanes(eal: Sequence[str]) -> int:

@@ -29,6 +29,12 @@ KILL_S = 2.0
 LOCK_S = 1.0  # for which a process may be gone and its lock not yet
 _NAME = "evener-dpdk: "
 _LOADER_FAILED = 127  # exit code of the dynamic loader (ld.so) without a library, and of shells
+_USUAL = ("EAL: Detected ", "EAL: Selected IOVA mode ", "EAL: FATAL: ")  # the last are said twice
+_REMEDIES = {
+    "Cannot get hugepage information": "no huge pages are free: leave out what asks for them, or see "
+    "section 8 of lesson 2",
+}
+"""For words of DPDK that do not tell what to do."""
 
 
 class Worker:
@@ -42,9 +48,9 @@ class Worker:
         self._guard = threading.RLock()  # a number that is closed may be another file's at once
         self._lines: collections.deque[str] = collections.deque(maxlen=20)
         self._reader: threading.Thread | None = None
-        if process is not None and process.stdout is not None:
+        if process is not None and process.stderr is not None:
             self._reader = threading.Thread(
-                target=self._read, args=(process.stdout,), name="worker's words", daemon=True
+                target=self._read, args=(process.stderr,), name="worker's words", daemon=True
             )
             self._reader.start()
 
@@ -61,8 +67,8 @@ class Worker:
                 command,
                 executable=program,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stdout=subprocess.DEVNULL,  # the EAL writes its hundred lines of usage there
+                stderr=subprocess.PIPE,
                 pass_fds=tuple(descriptors),
                 cwd="/",
                 start_new_session=True,  # a terminal's Ctrl-C is the daemon's
@@ -164,10 +170,14 @@ class Worker:
         if self._reader is not None:
             self._reader.join(1.0)
         own = [line.removeprefix(_NAME) for line in self._lines if line.startswith(_NAME)]
-        others = [line for line in self._lines if not line.startswith(_NAME)]
+        # Arguments are read twice, and so are their errors said.
+        others = [
+            line for line in dict.fromkeys(self._lines) if not line.startswith((_NAME, *_USUAL))
+        ]
         if own and "lines above" not in own[-1]:
             return own[-1]
-        return "; ".join([*others[-3:], *own[-1:]])
+        remedies = [remedy for sign, remedy in _REMEDIES.items() if sign in "\n".join(others)]
+        return "; ".join([*others[-3:], *own[-1:], *remedies])
 
     def failure(self) -> DatapathError | MachineError:
         """Why it ended before it was ready, in its own words."""
