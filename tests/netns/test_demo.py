@@ -243,7 +243,7 @@ def test_the_life_of_a_lab(name: str, driver: str) -> None:
     assert "has no host 'h9'" in wrong.stderr
     again = evener("lab", "up", option)
     assert again.returncode == 1
-    assert f"evener lab down {name}" in again.stderr or "lab down" in again.stderr
+    assert f"evener lab down --name {name}" in again.stderr
 
     done = evener("lab", "down", option)
     assert done.returncode == 0, done.stderr

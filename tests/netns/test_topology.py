@@ -140,6 +140,8 @@ def test_two_labs_do_not_know_of_each_other(lab: Lab, name: str) -> None:
 
 
 def test_a_lab_can_be_found_again(name: str) -> None:
+    with pytest.raises(EvenerError, match=f"evener lab up --name {name}$"):
+        topology.get(name)
     built = topology.up(name)
     assert topology.get(name) == built
     assert (state.DIRECTORY / f"lab-{name}.json").stat().st_mode & 0o777 == 0o600
@@ -228,7 +230,7 @@ def test_remains_of_a_killed_building_are_found_and_removed(name: str) -> None:
     namespaces.create(f"evener-{name}-sw")
     namespaces.create(f"evener-{name}-h1")
     assert not topology.get(name).ready
-    with pytest.raises(EvenerError, match=f"evener lab down {name}"):
+    with pytest.raises(EvenerError, match=f"evener lab down --name {name}$"):
         topology.up(name)
     assert topology.down(name)
     assert traces_of(name) == []

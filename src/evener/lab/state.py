@@ -52,7 +52,7 @@ def begin(name: str, hosts: list[dict[str, str]], driver: str, device: str) -> N
     with _locked():
         if _path(name).exists():
             raise EvenerError(
-                f"lab '{name}' is there already", str(_path(name)), f"evener lab down {name}"
+                f"lab '{name}' is there already", str(_path(name)), f"evener lab down --name {name}"
             )
         about = {"name": name, "ready": False, "driver": driver, "device": device}
         _write(name, {**about, "hosts": hosts, "processes": []})
@@ -80,7 +80,7 @@ def kill_processes(name: str, grace_s: float = 2.0) -> None:
     content = read(name)
     if content is not None and (left := end_processes(content["processes"], grace_s)):
         raise EvenerError(
-            f"{left} processes of lab '{name}' do not end", "", f"evener lab down {name}"
+            f"{left} processes of lab '{name}' do not end", "", f"evener lab down --name {name}"
         )
 
 
@@ -137,7 +137,7 @@ def _locked() -> Iterator[None]:
 def _must_read(name: str) -> Content:
     content = read(name)
     if content is None:
-        raise EvenerError(f"no lab '{name}'", str(_path(name)), f"evener lab up {name}")
+        raise EvenerError(f"no lab '{name}'", str(_path(name)), f"evener lab up --name {name}")
     return content
 
 

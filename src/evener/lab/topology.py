@@ -208,7 +208,7 @@ def up(
         raise MachineError("a lab needs network namespaces", name, "run it as root")
     if left := _namespaces_of(name):
         raise EvenerError(
-            f"lab '{name}' is there already", ", ".join(left), f"evener lab down {name}"
+            f"lab '{name}' is there already", ", ".join(left), f"evener lab down --name {name}"
         )
     state.begin(name, [_host_to_json(host) for host in hosts], str(driver), device.name)
     lab = Lab(name, hosts, driver=driver, device=device)
@@ -252,7 +252,7 @@ def get(name: str) -> Lab:
     for lab in list_labs():
         if lab.name == name:
             return lab
-    raise EvenerError(f"no lab '{name}'", "", f"evener lab up {name}")
+    raise EvenerError(f"no lab '{name}'", "", f"evener lab up --name {name}")
 
 
 def list_labs() -> list[Lab]:
