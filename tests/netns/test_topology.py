@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -181,6 +182,37 @@ def test_down_leaves_nothing(name: str) -> None:
     stubborn.stdout.close()
     assert traces_of(name) == []
     assert not topology.down(name)
+
+
+def test_down_ends_what_lives_in_the_lab(name: str) -> None:
+    """Whoever started it, children of theirs too, and nobody else."""
+    lab = topology.up(name)
+    mine = namespaces.popen(lab.host("h2").namespace, ["sleep", "1000"])
+    stubborn = namespaces.popen(
+        lab.switch,
+        ["sh", "-c", "trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done"],
+        stdout=subprocess.PIPE,
+    )
+    assert stubborn.stdout is not None
+    child = int(stubborn.stdout.readline())
+    with subprocess.Popen(["sleep", "1000"]) as stranger:
+        assert topology.down(name)
+        assert mine.wait(1) == -15
+        assert stubborn.wait(1) == -9
+        assert not Path(f"/proc/{child}/ns/net").exists()
+        assert stranger.poll() is None
+        stranger.kill()
+    stubborn.stdout.close()
+    assert traces_of(name) == []
+
+
+def test_down_spares_who_asks_for_it(name: str) -> None:
+    """A shell in the lab, in which it is typed."""
+    lab = topology.up(name)
+    code = f"from evener.lab import topology; topology.down({name!r})"
+    shell = ["sh", "-c", f'{sys.executable} -c "{code}"; echo still there']
+    assert namespaces.run(lab.host("lb").namespace, shell).stdout == "still there\n"
+    assert traces_of(name) == []
 
 
 def test_down_spares_a_stranger_with_the_same_pid(name: str) -> None:

@@ -90,7 +90,7 @@ def execute(name: str, host: str, cmd: tuple[str, ...]) -> None:
     """Run CMD on a host: h1, h2, ..., lb, or sw, where the bridge br0 is.
 
     Only the network is another one. The command takes this one's place, so input, terminal and exit
-    code are its own.
+    code are its own. It is ended when the lab is taken down.
 
     \b
     Example: evener lab exec h2 -- nc -l 8080
@@ -138,7 +138,9 @@ def list_labs(as_json: bool) -> None:
 @_name
 @click.option("--all", "every", is_flag=True, help="All labs of this machine.")
 def down(name: str, every: bool) -> None:
-    """Take a lab down: its processes, its namespaces, and what its balancer pinned.
+    """Take a lab down: its namespaces, all processes that live in them, and what its balancer pinned.
+
+    Also those that `evener lab exec` started; they are asked first, and killed when they take too long.
 
     \b
     Example: evener lab down --all

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What outlives a daemon, and its namespace: pins in bpffs, files in /run/evener, DPDK's worker.
+"""What outlives a daemon, and its namespace: pins in bpffs, files in /run/evener, DPDK's worker; and what
+would keep a namespace alive: those who live in it.
 
-All of it is named after the namespace's number, which the kernel gives to another one later.
+All of the former is named after the namespace's number, which the kernel gives to another one later.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evener.errors import EvenerError
 from evener.instance import Instance
 from evener.lab import namespaces, state
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def forget(namespace: str) -> None:
@@ -23,6 +28,37 @@ def forget(namespace: str) -> None:
     tables = [instance.tables.with_name(instance.tables.name + end) for end in ("", ".new", ".old")]
     for path in (instance.socket, instance.lock, *tables):
         path.unlink(missing_ok=True)
+
+
+def inhabitants(names: Sequence[str]) -> list[state.Process]:
+    """The processes that live in these namespaces, whoever started them, as `ip netns pids` finds them.
+
+    Not those that only have a thread there, DPDK's workers, which end after their daemon, and this process
+    and those it descends from: `evener lab down` may be typed in the lab itself.
+    """
+    homes = [(namespaces.DIRECTORY / name).stat() for name in names]
+    spared = _ancestry()
+    for home in homes:
+        spared.update(workers(Instance(f"net-{home.st_ino}")))
+    found = []
+    # Remembered first and looked at then: who has the number afterwards is told apart by the start.
+    for process in state.identify([int(path.name) for path in Path("/proc").glob("[0-9]*")]):
+        try:
+            lives = Path(f"/proc/{process['pid']}/ns/net").stat()
+        except OSError:  # it has just ended
+            continue
+        if process["pid"] not in spared and any(os.path.samestat(lives, home) for home in homes):
+            found.append(process)
+    return found
+
+
+def _ancestry() -> set[int]:
+    """This process, its parent, and so on."""
+    found, pid = set[int](), os.getpid()
+    while pid and pid not in found:
+        found.add(pid)
+        pid = state.parent(pid)
+    return found
 
 
 def workers(instance: Instance) -> list[int]:

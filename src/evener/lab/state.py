@@ -78,7 +78,13 @@ def add_process(name: str, pid: int) -> None:
 def kill_processes(name: str, grace_s: float = 2.0) -> None:
     """End the remembered processes of a lab: asked first, after `grace_s` seconds forced."""
     content = read(name)
-    if content is not None and (left := end_processes(content["processes"], grace_s)):
+    if content is not None:
+        must_end(name, content["processes"], grace_s)
+
+
+def must_end(name: str, processes: list[Process], grace_s: float = 2.0) -> None:
+    """End processes of a lab, as `end_processes` does; EvenerError if one stays."""
+    if left := end_processes(processes, grace_s):
         raise EvenerError(
             f"{left} processes of lab '{name}' do not end", "", f"evener lab down --name {name}"
         )
@@ -88,6 +94,12 @@ def identify(pids: list[int]) -> list[Process]:
     """Each process as it is remembered; those that are gone are left out."""
     found = ((pid, _start_time(pid)) for pid in pids)
     return [{"pid": pid, "started": started} for pid, started in found if started is not None]
+
+
+def parent(pid: int) -> int:
+    """Whose child a process is, 0 for nobody's and when it is gone."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
 
 
 def end_processes(processes: list[Process], grace_s: float) -> int:
@@ -151,14 +163,17 @@ def _write(name: str, content: Content) -> None:
 
 
 def _start_time(pid: int) -> int | None:
-    """When a process started, None when it is gone. Field 22 of /proc/PID/stat; the name before it
-    may hold spaces.
-    """
+    """When a process started, None when it is gone."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields 3 and up of /proc/PID/stat, empty when it is gone; the name before them may hold spaces."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(fields[19])
+        return []
 
 
 @contextmanager

@@ -232,13 +232,15 @@ def check_device(driver: Driver, device: Device) -> None:
 def down(name: str) -> bool:
     """Take a lab down, complete or not; says whether there was one.
 
-    Ends its recorded processes (EvenerError if one will not end) and removes its namespaces, what
-    balancers in them have left, and its state.
+    Ends its recorded processes and all that live in its namespaces (EvenerError if one will not end) and
+    removes its namespaces, what balancers in them have left, and its state.
     """
     _check_name(name)
     found = state.read(name) is not None
     state.kill_processes(name)
-    for namespace in _namespaces_of(name):
+    left = _namespaces_of(name)
+    state.must_end(name, leftovers.inhabitants(left))
+    for namespace in left:
         found = True
         leftovers.forget(namespace)
         namespaces.delete(namespace)
