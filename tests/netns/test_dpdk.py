@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from evener.errors import EvenerError
+from evener.errors import DatapathError, EvenerError
 from evener.lab.capture import Capture
 from evener.lab.device import DEFAULT, Device
 from evener.lab.topology import BRIDGE
@@ -211,6 +211,30 @@ def test_a_packet_socket_has_only_copies(tmp_path: Path) -> None:
         system.serve("h2", "h3")
         outcome = result(system.load("h1", "short", VIP, PORT, 100))
         assert (outcome["errors"], outcome["examples"]) == (0, [])
+
+
+def test_a_worker_that_is_stopped(tmp_path: Path) -> None:
+    """It is told of, a change is refused in time with a reason, and nothing of it is in force afterwards."""
+    with running(tmp_path, form=(Driver.DPDK, DEFAULT)) as system:
+        (worker,) = system.workers
+        text, generation = system.config.read_text(), system.api.status()["generation"]
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            with pytest.raises(DatapathError, match="lanes stand still, and nothing has changed"):
+                system.apply(text + MANY)
+            wait_until(lambda: bool(system.api.status()["warnings"]), "a warning")
+            (told,) = system.api.status()["warnings"]
+            assert told.startswith(f"worker {worker} has not come round for ")
+            assert f"`kill -CONT {worker}`" in told
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        wait_until(lambda: not system.api.status()["warnings"], "it to go on")
+        assert system.workers == [worker]
+        assert "many" not in {row["service"] for row in system.rows("services")}
+        log = system.log.read_text()
+        assert "a test was not applied: the DPDK worker's lanes stand still" in log
+        assert f"worker {worker} comes round again" in log
+        assert system.apply(text + MANY) > generation
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two lanes want two CPUs")

@@ -61,7 +61,7 @@ class Daemon:
         self._attach = opened.attach
         self._tend_datapath = opened.tend
         self._worker = opened.worker
-        self._trouble = ""  # of the datapath, as it is tended
+        self._troubles: list[str] = []  # of the datapath, as it is tended
         if opened.warning:
             self._warn(opened.warning)
         self._watcher = NetworkWatcher(self._network_changed, self._links_changed)
@@ -75,6 +75,7 @@ class Daemon:
         self._running = False
         self._gone: set[str] = set()
         self._refused = ""
+        self._unpublished = ""  # why the network's last change could not be
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -127,9 +128,14 @@ class Daemon:
             self.datapath.remove()
 
     async def apply(self, text: str, source: str) -> tuple[int, list[str]]:
-        """Put a configuration in force: the generation and what changed. ConfigError or DatapathError:
-        nothing did."""
-        return await self._change(await asyncio.to_thread(configuration.loads, text, source))
+        """Put a configuration in force: the generation and what changed. ConfigError: nothing did. Other
+        errors say whether it is in force all the same."""
+        config = await asyncio.to_thread(configuration.loads, text, source)
+        try:
+            return await self._change(config)
+        except EvenerError as error:
+            log.error("%s was not applied: %s", source, error)
+            raise
 
     async def reload(self) -> tuple[int, list[str]]:
         """Apply the file that the daemon was started with, as it is now."""
@@ -205,15 +211,17 @@ class Daemon:
         self.config, self.ids, self._published = config, compiled.ids, network
         try:
             generation = await asyncio.to_thread(publish, tables, compiled, self.datapath.grace)
-        except EvenerError:  # a datapath that stands still
+        except EvenerError as error:  # a datapath that stands still
+            pending = f"but generation {tables.generation} is in force for all packets to come"
             if tables.generation == in_force:
                 self.config, self.ids = before
+                pending = "and nothing has changed"
             self._published = Network()  # so that it is done again
             if self._running:
                 asyncio.get_running_loop().call_later(
                     AGAIN_S, self._network_changed, self._watcher.network
                 )
-            raise
+            raise DatapathError(f"{error.what}, {pending}", error.where, error.do) from error
         if self._running:
             await asyncio.to_thread(self._end_retired)
         return generation
@@ -252,8 +260,16 @@ class Daemon:
     def _network_changed(self, network: Network) -> None:
         async def publish_again() -> None:
             async with self._changing:
-                if self._watcher.network is not self._published:  # else a later change was faster
+                if self._watcher.network is self._published:  # a later change was faster
+                    return
+                try:
                     await self._publish(self.config)
+                except DatapathError as error:  # it is tried again, every second
+                    if str(error) == self._unpublished:
+                        return
+                    self._unpublished = str(error)
+                    raise
+                self._unpublished = ""
 
         self._begin(publish_again(), "the network's change could not be published")
 
@@ -324,7 +340,7 @@ class Daemon:
 
     async def _tend(self) -> None:
         assert self._tend_datapath is not None
-        self._trouble = await asyncio.to_thread(self._tend_datapath)
+        self._troubles = await asyncio.to_thread(self._tend_datapath)
 
     async def _resolve_all(self) -> None:
         await self._watcher.resolve(_backend_addresses(self.config))
@@ -383,7 +399,7 @@ class Daemon:
             "flows": {"capacity": self.config.datapath.flows},
             "memory_bytes": total_bytes(sizes),
             "adopted": self.adopted,
-            "warnings": [*self.warnings, *([self._trouble] if self._trouble else [])],
+            "warnings": [*self.warnings, *self._troubles],
         }
 
 

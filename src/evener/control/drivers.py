@@ -27,9 +27,9 @@ class Opened(Protocol):
         ...
 
     @property
-    def tend(self) -> Callable[[], str] | None:
-        """What has to be done several times a second, in any thread; it returns what is wrong, for the
-        status, or nothing. None: there is nothing to do."""
+    def tend(self) -> Callable[[], list[str]] | None:
+        """What has to be done several times a second, in any thread; it returns what is wrong, sentences for
+        the status. None: there is nothing to do."""
         ...
 
     @property
@@ -103,10 +103,10 @@ class OpenedDpdk:
         """Have the TAPs, and a worker that runs over them."""
         self._dpdk.attach(interfaces)
 
-    def tend(self) -> str:
+    def tend(self) -> list[str]:
         """See that the worker runs."""
         self._dpdk.tend()
-        return self._dpdk.trouble
+        return self._dpdk.troubles
 
     def worker(self) -> int:
         """Its process."""

@@ -20,6 +20,7 @@ from evener.datapath import dpdk_counts, dpdk_eal
 from evener.datapath.base import Attachment, FrameCount
 from evener.datapath.claims import end_abandoned
 from evener.datapath.dpdk_before import Before
+from evener.datapath.dpdk_rounds import Rounds, advice
 from evener.datapath.dpdk_share import (
     Share,
     check_room,
@@ -45,7 +46,8 @@ log = logging.getLogger("evener")
 
 PROGRAM: Final = Path(__file__).parents[1] / "_native" / "evener-dpdk"
 READY_S = 30.0  # huge pages are cleared before a worker is ready
-GRACE_S = 10.0
+GRACE_S = 5.0  # a command waits for twice as long
+GRACE_KNOWN_S = 0.5  # when it is known that the lanes stand still
 SETTLED_S = 1.0  # a worker that was ready for so long did not end at once
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MOST_S = 5.0
@@ -82,6 +84,7 @@ class DpdkDatapath:
         self._ending = ""  # how the last one ended, and what it said
         self._next = 0.0
         self._attached = False
+        self._rounds = Rounds()
         self._turn = threading.RLock()  # who starts or ends a worker
 
     @classmethod
@@ -151,6 +154,11 @@ class DpdkDatapath:
     def adopted(self) -> bool:
         """Whether it goes on with the flows of an earlier daemon."""
         return self.ids is not None
+
+    @property
+    def troubles(self) -> list[str]:
+        """What is wrong now, as `tend` has seen it: sentences."""
+        return [text for text in (self.trouble, self._rounds.warning) if text]
 
     def _compare_arguments(self, worker: Worker) -> None:
         runs = dpdk_eal.choices(worker.line())
@@ -328,6 +336,10 @@ class DpdkDatapath:
                 log.info("the DPDK worker is ready, pid %d", worker.pid)
             elif not self._ready and time.monotonic() - worker.started > READY_S:
                 worker.stop()
+            if self._ready and self._worker is not None:
+                self._rounds.look(self._worker.pid, self._share.lanes, time.monotonic())
+            else:
+                self._rounds.forget()
 
     def _ended(self, worker: Worker) -> None:
         now = time.monotonic()
@@ -382,7 +394,7 @@ class DpdkDatapath:
         lanes = self._share.lanes
         fence()  # what was written before is seen before the rounds are read
         rounds = lanes["rounds"].copy()
-        end = time.monotonic() + GRACE_S
+        end = time.monotonic() + (GRACE_KNOWN_S if self._rounds.warning else GRACE_S)
         while ((lanes["running"] != 0) & (lanes["rounds"] == rounds)).any():
             worker = self._worker
             pid = worker.pid if worker is not None else holder(self._share.path)
@@ -390,10 +402,7 @@ class DpdkDatapath:
                 return  # it was killed, and one that starts now sees what was written
             if time.monotonic() > end:
                 raise DatapathError(
-                    f"the DPDK worker's lanes stand still for {GRACE_S:.0f} seconds",
-                    f"pid {pid}",
-                    "look whether it is stopped, or has too little of a CPU; after SIGKILL to it a daemon"
-                    " starts another",
+                    "the DPDK worker's lanes stand still", f"pid {pid}", advice(pid)
                 )
 
     def close(self) -> None:
