@@ -78,11 +78,10 @@ def notify(state: str) -> None:
 
 
 async def run(daemon: Daemon, keep: bool, instance: Instance) -> None:
-    """From start to end. EvenerError: it could not start, and left nothing behind."""
-    stop = asyncio.Event()
+    """From start to end. EvenerError: it could not start, or cannot go on, and left nothing behind."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, daemon.ended.set)
     await daemon.start()
     reloads: set[asyncio.Task[None]] = set()  # the loop itself holds no task
     loop.add_signal_handler(signal.SIGHUP, _reload, daemon, reloads)
@@ -94,7 +93,9 @@ async def run(daemon: Daemon, keep: bool, instance: Instance) -> None:
         at_end.callback(notify, "STOPPING=1")
         _announce(daemon, await status(daemon))
         notify("READY=1")
-        await stop.wait()
+        await daemon.ended.wait()
+    if daemon.failure is not None:
+        raise daemon.failure
 
 
 def _reload(daemon: Daemon, running: set[asyncio.Task[None]]) -> None:

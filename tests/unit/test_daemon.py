@@ -17,6 +17,7 @@ from evener import config as configuration
 from evener import daemon as whole
 from evener.api import server
 from evener.control.daemon import Daemon
+from evener.datapath.base import HopelessError
 from evener.errors import DaemonError, DatapathError
 from evener.instance import Instance
 from evener.model import Config
@@ -163,6 +164,21 @@ def test_flows_of_ids_that_nobody_knows_end_with_the_start(daemon: Daemon) -> No
     asyncio.run(daemon._publish(daemon.config))
     held = np.flatnonzero(flows["binding"] & np.uint64(0xFFFF)).tolist()
     assert held == [0, 3]  # the last is a port in quarantine, of a known backend
+
+
+def test_a_datapath_without_hope_ends_the_daemon(
+    daemon: Daemon, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tend() -> list[str]:
+        raise HopelessError("the tables are gone")
+
+    daemon._tend_datapath = tend
+    daemon._watcher = Nowhere()  # type: ignore[assignment]
+    ended = []
+    monkeypatch.setattr(daemon.datapath, "remove", lambda: ended.append(True))
+    with pytest.raises(HopelessError, match="the tables are gone"):
+        asyncio.run(asyncio.wait_for(whole.run(daemon, False, instance), 10))
+    assert ended == [True]
 
 
 @pytest.mark.parametrize("adopted", [True, False])

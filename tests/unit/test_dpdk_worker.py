@@ -35,6 +35,7 @@ from evener.datapath import (
     dpdk_share,
     dpdk_worker,
 )
+from evener.datapath.base import HopelessError
 from evener.datapath.dpdk import DpdkDatapath
 from evener.datapath.dpdk_share import Room
 from evener.errors import DatapathError, EvenerError, InterfaceError, MachineError
@@ -722,6 +723,19 @@ def test_a_program_that_is_gone_is_trouble_and_no_end(bench: Bench) -> None:
     os.kill(bench.pid(), signal.SIGKILL)
     tended(datapath, lambda: "cannot be started" in datapath.trouble, "the trouble to be told")
     assert datapath.trouble.endswith("build it with `make build`; it is tried again in 5.0 s")
+
+
+def test_tables_that_are_gone_are_the_end(bench: Bench) -> None:
+    datapath = bench.run()
+    datapath._ready -= 2 * dpdk.SETTLED_S  # so that it would be started at once
+    pid = bench.pid()
+    bench.path.unlink()
+    datapath.tend()
+    assert datapath.worker == pid  # who has them open goes on
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(HopelessError, match=rf"the tables are gone.*\({bench.path}\): start"):
+        tended(datapath, lambda: False, "the end")
+    assert datapath.worker == 0
 
 
 def test_trouble_is_over_when_the_worker_is_ready(bench: Bench) -> None:

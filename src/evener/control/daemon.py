@@ -21,6 +21,7 @@ import numpy as np
 from evener import config as configuration
 from evener.control.drivers import DRIVERS
 from evener.control.network import NetworkWatcher
+from evener.datapath.base import HopelessError
 from evener.datapath.native import Core, maglev
 from evener.errors import DatapathError, EvenerError
 from evener.instance import Instance
@@ -54,6 +55,9 @@ class Daemon:
         self.instance = instance
         self.started = time.monotonic()
         self.warnings: list[str] = []
+        self.ended = asyncio.Event()
+        """Set when the daemon is to be stopped; `failure` is why, if it was not asked for."""
+        self.failure: HopelessError | None = None
         opened = DRIVERS[config.datapath.driver](config, instance)
         self.datapath = opened.datapath
         self.ids = opened.ids
@@ -340,7 +344,11 @@ class Daemon:
 
     async def _tend(self) -> None:
         assert self._tend_datapath is not None
-        self._troubles = await asyncio.to_thread(self._tend_datapath)
+        try:
+            self._troubles = await asyncio.to_thread(self._tend_datapath)
+        except HopelessError as error:
+            self.failure = error
+            self.ended.set()
 
     async def _resolve_all(self) -> None:
         await self._watcher.resolve(_backend_addresses(self.config))

@@ -10,7 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from evener.errors import DatapathError
 from evener.tables.memory import Tables
+
+
+class HopelessError(DatapathError):
+    """The datapath cannot handle packets ever again: the daemon has to end."""
 
 
 @dataclass(frozen=True, slots=True)

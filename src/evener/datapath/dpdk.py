@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from evener.datapath import dpdk_counts, dpdk_eal
-from evener.datapath.base import Attachment, FrameCount
+from evener.datapath.base import Attachment, FrameCount, HopelessError
 from evener.datapath.claims import end_abandoned
 from evener.datapath.dpdk_before import Before
 from evener.datapath.dpdk_rounds import Rounds, advice
@@ -322,6 +322,7 @@ class DpdkDatapath:
     def tend(self) -> None:
         """See that a worker runs: to be called several times a second, from any thread. The worker's own
         failures are not raised: they are in the log and in `trouble`, and it is tried again, later each time.
+        HopelessError: there is none, and the file that one would run over was taken away.
         """
         with self._turn:
             if not self._attached:
@@ -365,6 +366,12 @@ class DpdkDatapath:
         self.trouble = f"{self._ending}; {now}" if self._ending else ""
 
     def _start_again(self) -> None:
+        if not self._path.exists():
+            raise HopelessError(
+                "the tables are gone, so no DPDK worker can be started any more",
+                str(self._path),
+                "start the daemon again; it makes new ones",
+            )
         try:
             self._start()
         except EvenerError as error:
