@@ -148,7 +148,7 @@ def main() -> int:
     try:
         with only_one(instance):
             path: Path = arguments.config
-            daemon = Daemon(configuration.load(path), path, instance)
+            daemon = Daemon(configuration.load(path), path.absolute(), instance)
             asyncio.run(run(daemon, arguments.keep, instance))
     except EvenerError as error:
         print(f"evener: {error}", file=sys.stderr)

@@ -101,6 +101,24 @@ def test_a_lock_that_its_owner_removed_is_none(
         raise AssertionError("two daemons")
 
 
+def test_the_configuration_is_told_of_by_its_whole_path(
+    instance: Instance, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks lives in another folder."""
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "lab.toml").write_text(TEXT)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["evener run", "lab.toml"])
+    told: list[str] = []
+
+    async def run(daemon: Daemon, keep: bool, instance: Instance) -> None:
+        told.append(daemon.status()["config"])
+
+    monkeypatch.setattr(whole, "run", run)
+    assert whole.main() == 0
+    assert told == [str(folder / "lab.toml")]
+
+
 def test_a_socket_that_cannot_be_had_ends_the_datapath_too(
     daemon: Daemon, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,11 +11,15 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from evener.lab import standalone, state
+from evener.api.client import Client
+from evener.cli import dpdk
+from evener.errors import DatapathError, EvenerError
+from evener.lab import balancer, standalone, state
 
 
 @pytest.fixture
@@ -99,3 +103,15 @@ def test_one_that_runs_is_not_waited_for(folder: Path) -> None:
         began = time.monotonic()
         assert claim() == f"evener-dpdk-{os.getpid()}"
         assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("code", "ended"), [(-9, "was killed \\(SIGKILL\\)"), (4, "ended with exit code 4")]
+)
+def test_how_a_daemon_ended(code: int, ended: str) -> None:
+    process: Any = SimpleNamespace(poll=lambda: code)
+    with pytest.raises(EvenerError, match=f"^the daemon {ended} \\(x\\): no luck$"):
+        balancer.wait_answer(Client(), process, lambda: None, "x", lambda: "no luck")
+    running: Any = SimpleNamespace(process=process, namespace="x")
+    with pytest.raises(DatapathError, match=f"^the daemon {ended} \\(x\\)$"):
+        dpdk._check(running)

@@ -110,9 +110,10 @@ def main() -> None:
 
 def _check(running: Standalone) -> None:
     from evener.errors import DatapathError
+    from evener.lab import balancer
 
     if (code := running.process.poll()) is not None:
-        raise DatapathError(f"the daemon ended with exit code {code}", running.namespace)
+        raise DatapathError(balancer.how_it_ended(code), running.namespace)
 
 
 def _welcome(running: Standalone) -> list[str]:

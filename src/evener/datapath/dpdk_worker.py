@@ -37,6 +37,13 @@ _REMEDIES = {
 """For words of DPDK that do not tell what to do."""
 
 
+def ending(code: int) -> str:
+    """How a process ended, as half a sentence. code: as subprocess.Popen has it."""
+    if code < 0:
+        return f"was killed ({signal.Signals(-code).name})"
+    return f"ended with exit code {code}"
+
+
 class Worker:
     """A process that runs over a shared file."""
 
@@ -155,10 +162,7 @@ class Worker:
         """How it ended, as half a sentence. It must have."""
         if self._process is None:
             return "ended"
-        code = self._process.wait()
-        if code < 0:
-            return f"was killed ({signal.Signals(-code).name})"
-        return f"ended with exit code {code}"
+        return ending(self._process.wait())
 
     @property
     def failed(self) -> bool:

@@ -139,7 +139,7 @@ def wait_answer(
     while time.monotonic() < end:
         check()
         if (code := process.poll()) is not None:
-            raise EvenerError(f"the daemon ended with exit code {code}", name, words())
+            raise EvenerError(how_it_ended(code), name, words())
         try:
             status = asked.status()
         except DaemonError:
@@ -148,6 +148,13 @@ def wait_answer(
         if status["generation"] > 0:
             return
     raise EvenerError(f"the daemon was not ready after {READY_S:.0f} seconds", name, words())
+
+
+def how_it_ended(code: int) -> str:
+    """How a daemon ended, as a sentence. code: as subprocess.Popen has it."""
+    from evener.datapath.dpdk_worker import ending
+
+    return f"the daemon {ending(code)}"
 
 
 def words(log: Path) -> str:
