@@ -302,7 +302,7 @@ STATUS = {
     "worker": None,
     "generation": 3, "uptime_s": 93_784.2, "config": "/etc/evener.toml",
     "interfaces": [{"interface": "eth1", "ifindex": 3, "mode": "native"}],
-    "flows": {"capacity": 1_000_000, "now": 12_345}, "memory_bytes": 40 << 20,
+    "flows": {"capacity": 1_000_000, "records": 1_818_192, "now": 12_345}, "memory_bytes": 40 << 20,
     "adopted": False, "warnings": ["eth1: transmit offload"], "frames": [],
 }  # fmt: skip
 
@@ -324,6 +324,14 @@ def test_show_status(tmp_path: Path) -> None:
         assert f"datapath:      dpdk on eth1 (native), {text}\n" in result.output
     result = ask(tmp_path, {"GET /v1/status": (200, STATUS)}, "show", "status", "--json")
     assert json.loads(result.output) == STATUS
+
+
+def test_show_status_of_a_table_that_holds_more_than_was_asked_for(tmp_path: Path) -> None:
+    flows = {"capacity": 2_000, "records": 3_648, "now": 3_640}
+    full = {**STATUS, "flows": flows}
+    result = ask(tmp_path, {"GET /v1/status": (200, full)}, "show", "status")
+    told = "3,640, more than the 2,000 of datapath.flows; the table is full at 3,648, and "
+    assert f"flows:         {told}before that some new ones are refused\n" in result.output
 
 
 def test_show_status_lists_lost_frames(tmp_path: Path) -> None:

@@ -248,6 +248,8 @@ def test_status_counts_the_flows_that_are_listed(daemon: Daemon) -> None:
 
     daemon.datapath.tables.flows["binding"][5] |= np.uint64(daemon.datapath.now() << 48)
     assert now() == 1
+    told = asyncio.run(server.status(daemon))["flows"]
+    assert told == {"capacity": 1024, "records": len(daemon.datapath.tables.flows), "now": 1}
     long_ago = daemon.datapath.now() - 2_000 & 0xFFFF
     daemon.datapath.tables.flows["binding"][5] &= np.uint64(0xFFFF_FFFF_FFFF)
     daemon.datapath.tables.flows["binding"][5] |= np.uint64(long_ago << 48)

@@ -183,7 +183,8 @@ FIELDS = {
             "config": "the file that it was started with",
             "interfaces": "where it is attached: `interface`, `ifindex`, and `mode` (`native`, `generic`, `simulated`, or a driver of DPDK's such as `net_tap`; "
             "`gone`: there is no such interface; `detached`: there is, and it could not be attached yet)",
-            "flows": "`capacity`, and how many `evener show flows` would list `now`",
+            "flows": "`capacity` as configured, the table's `records`, of which a part must be free for all flows to find a place, "
+            "and how many `evener show flows` would list `now`",
             "memory_bytes": "of all tables",
             "adopted": "whether it took over what a daemon before it had left in force",
             "warnings": "sentences for the operator",

@@ -177,7 +177,6 @@ def status(as_json: bool) -> None:
     answer = client().status()
     if as_json:
         return print_json(answer)
-    flows_told = answer["flows"]
     attached = [f"{i['interface']} ({i['mode']})" for i in answer["interfaces"]]
     worker = "" if answer["worker"] is None else f", worker {answer['worker'] or 'none'}"
     lines = {
@@ -185,7 +184,7 @@ def status(as_json: bool) -> None:
         "instance": answer["instance"],
         "configuration": f"{answer['config']}, generation {answer['generation']}",
         "datapath": f"{answer['driver']} on {', '.join(attached) or 'no interface'}{worker}",
-        "flows": f"{flows_told['now']:,} of {flows_told['capacity']:,}",
+        "flows": _fill(answer["flows"]),
         "memory": f"{answer['memory_bytes'] / 2**20:,.1f} MiB",
     }
     for name, text in lines.items():
@@ -198,6 +197,18 @@ def status(as_json: bool) -> None:
         for warning in answer["warnings"]:
             click.echo(f"  {warning}")
     return None
+
+
+def _fill(flows: dict[str, int]) -> str:
+    """How full the flow table is: it has more records than flows were asked for, since a part of them must be
+    free for all to find a place."""
+    now, capacity = flows["now"], flows["capacity"]
+    if now <= capacity:
+        return f"{now:,} of {capacity:,}"
+    return (
+        f"{now:,}, more than the {capacity:,} of datapath.flows; the table is full at {flows['records']:,}, "
+        "and before that some new ones are refused"
+    )
 
 
 def _lost(row: dict[str, Any]) -> list[object]:

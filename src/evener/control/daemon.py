@@ -404,7 +404,7 @@ class Daemon:
             "uptime_s": round(time.monotonic() - self.started, 3),
             "config": str(self.path),
             "interfaces": self._interfaces(),
-            "flows": {"capacity": self.config.datapath.flows},
+            "flows": {"capacity": self.config.datapath.flows, "records": sizes.flows},
             "memory_bytes": total_bytes(sizes),
             "adopted": self.adopted,
             "warnings": [*self.warnings, *self._troubles],
