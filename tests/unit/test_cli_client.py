@@ -38,7 +38,7 @@ def test_queries_and_commands(tmp_path: Path) -> None:
         "GET /v1/status": (200, {"version": 1, "generation": 3}),
         "GET /v1/flows": (200, {"version": 1, "rows": [{"client": "x"}]}),
         "POST /v1/apply": (200, {"version": 1, "generation": 4, "changes": ["a"]}),
-        "POST /v1/diff": (200, {"version": 1, "changes": ["b"]}),
+        "POST /v1/diff": (200, {"version": 1, "changes": ["b"], "refused": []}),
         "POST /v1/reload": (200, {"version": 1, "generation": 5, "changes": []}),
         "POST /v1/explain": (200, {"version": 1, "plan": {"slot": 1}}),
     }
@@ -47,7 +47,7 @@ def test_queries_and_commands(tmp_path: Path) -> None:
         assert client.status()["generation"] == 3
         assert client.rows("flows", limit=5, client="10.0.0.1:1") == [{"client": "x"}]
         assert client.apply("text", "file") == {"version": 1, "generation": 4, "changes": ["a"]}
-        assert client.diff("text", "file") == ["b"]
+        assert client.diff("text", "file")["changes"] == ["b"]
         assert client.reload()["generation"] == 5
         assert client.explain("a", "b") == {"slot": 1}
         assert daemon.asked == [

@@ -196,15 +196,25 @@ def test_check_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_diff_and_apply(tmp_path: Path) -> None:
     path = config_file(tmp_path)
-    diff = {"POST /v1/diff": (200, {"version": 1, "changes": ["+ backend web/h4"]})}
+    told = {"version": 1, "changes": ["+ backend web/h4"], "refused": []}
+    diff = {"POST /v1/diff": (200, told)}
     assert ask(tmp_path, diff, "diff", path).output == "+ backend web/h4\n"
-    nothing = {"POST /v1/diff": (200, {"version": 1, "changes": []})}
+    nothing = {"POST /v1/diff": (200, {"version": 1, "changes": [], "refused": []})}
     assert ask(tmp_path, nothing, "diff", path).output == "nothing would change\n"
     answer = {"version": 1, "generation": 7, "changes": ["+ backend web/h4"]}
     done = ask(tmp_path, {"POST /v1/apply": (200, answer)}, "apply", path)
     assert done.output == "+ backend web/h4\ngeneration 7 is in force: 1 change\n"
     done = ask(tmp_path, {"POST /v1/apply": (200, answer)}, "apply", "--json", path)
     assert json.loads(done.output) == answer
+
+
+def test_diff_tells_what_apply_would_refuse(tmp_path: Path) -> None:
+    told = {"version": 1, "changes": ["~ datapath.flows 1 -> 2"], "refused": ["no (f): restart"]}
+    answers = {"POST /v1/diff": (200, told)}
+    path = config_file(tmp_path)
+    result = ask(tmp_path, answers, "diff", path)
+    assert result.output == f"{told['changes'][0]}\nevener apply would refuse it: no (f): restart\n"
+    assert json.loads(ask(tmp_path, answers, "diff", "--json", path).output) == told
 
 
 def test_apply_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -256,6 +256,18 @@ def test_status_counts_the_flows_that_are_listed(daemon: Daemon) -> None:
     assert now() == 0
 
 
+def test_what_differs_and_cannot_change(daemon: Daemon) -> None:
+    """`apply` refuses what `diff` says it would, and changes nothing."""
+    text = TEXT.replace("flows = 1024", "flows = 5000")
+    changes, (refusal,) = asyncio.run(daemon.differences(text, "a test"))
+    assert changes == ["~ datapath.flows 1024 -> 5000"]
+    with pytest.raises(DatapathError) as refused:
+        asyncio.run(daemon.apply(text, "a test"))
+    assert str(refused.value) == refusal
+    assert "cannot change from 1024 to 5000 flows" in refusal
+    assert asyncio.run(daemon.differences(TEXT, "a test")) == ([], [])
+
+
 @pytest.mark.parametrize("what", ["apply", "differences"])
 def test_a_large_file_is_understood_beside_the_event_loop(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch, what: str

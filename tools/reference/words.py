@@ -68,7 +68,8 @@ ROUTES = {
     "POST /v1/apply": "Put a configuration in force: whole, or not at all.\n\n"
     "`source` is what errors call the text. `generation` numbers what was published.",
     "POST /v1/reload": "Apply the file that the daemon was started with, as it is now.",
-    "POST /v1/diff": "What applying a configuration would change; nothing is changed.",
+    "POST /v1/diff": "What applying a configuration would change; nothing is changed.\n\n"
+    "`refused`: for each change that a running daemon cannot make, why `POST /v1/apply` would refuse all of them.",
     "POST /v1/explain": "What would become of a client's first packet; nothing is sent.",
 }
 

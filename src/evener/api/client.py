@@ -73,9 +73,9 @@ class Client:
         """Put a configuration in force; source is what errors call it."""
         return self.post("/v1/apply", {"text": text, "source": source})
 
-    def diff(self, text: str, source: str) -> list[str]:
-        """What applying a configuration would change."""
-        return list(self.post("/v1/diff", {"text": text, "source": source})["changes"])
+    def diff(self, text: str, source: str) -> Answer:
+        """What applying a configuration would change, and why it would be refused, if it would."""
+        return self.post("/v1/diff", {"text": text, "source": source})
 
     def reload(self) -> Answer:
         """Apply the file that the daemon was started with."""

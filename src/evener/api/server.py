@@ -50,7 +50,7 @@ class Control(Protocol):
 
     async def reload(self) -> tuple[int, list[str]]: ...
 
-    async def differences(self, text: str, source: str) -> list[str]: ...
+    async def differences(self, text: str, source: str) -> tuple[list[str], list[str]]: ...
 
 
 def snapshot_of(control: Control) -> Snapshot:
@@ -171,8 +171,8 @@ class Api:
         return _json({"generation": generation, "changes": changes})
 
     async def _diff(self, request: web.Request) -> web.Response:
-        changes = await self._control.differences(*await _body(request, "text", "source"))
-        return _json({"changes": changes})
+        changes, refused = await self._control.differences(*await _body(request, "text", "source"))
+        return _json({"changes": changes, "refused": refused})
 
     async def _explain(self, request: web.Request) -> web.Response:
         client, listen = await _body(request, "client", "listen")

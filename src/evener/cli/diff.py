@@ -16,11 +16,16 @@ from evener.cli.common import client, config_argument, json_option, print_json, 
 def command(config: Path, as_json: bool) -> None:
     """Tell what applying CONFIG would change in the running daemon. Changes nothing.
 
+    Some of it cannot change while the daemon runs: then `evener apply` would refuse all of it, which is told,
+    too.
+
     \b
     Example: evener diff /etc/evener.toml
     """
-    changes = client().diff(read_text(config), str(config))
+    answer = client().diff(read_text(config), str(config))
     if as_json:
-        print_json({"changes": changes})
-    else:
-        click.echo("\n".join(changes) or "nothing would change")
+        print_json({"changes": answer["changes"], "refused": answer["refused"]})
+        return
+    click.echo("\n".join(answer["changes"]) or "nothing would change")
+    for refusal in answer["refused"]:
+        click.echo(f"evener apply would refuse it: {refusal}")

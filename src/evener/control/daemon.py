@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -145,13 +145,15 @@ class Daemon:
         """Apply the file that the daemon was started with, as it is now."""
         return await self._change(await asyncio.to_thread(configuration.load, self.path))
 
-    async def differences(self, text: str, source: str) -> list[str]:
-        """What `apply` would change."""
-        return diff(self.config, await asyncio.to_thread(configuration.loads, text, source))
+    async def differences(self, text: str, source: str) -> tuple[list[str], list[str]]:
+        """What `apply` would change, and why it would refuse to, if it would."""
+        config = await asyncio.to_thread(configuration.loads, text, source)
+        return diff(self.config, config), [str(refusal) for refusal in self._refusals(config)]
 
     async def _change(self, config: Config) -> tuple[int, list[str]]:
         async with self._changing:
-            self._check_sizes(config)
+            for refusal in self._refusals(config):
+                raise refusal
             changes = diff(self.config, config)
             await self._watcher.resolve(_backend_addresses(config))
             before = self.datapath.attachments
@@ -167,31 +169,32 @@ class Daemon:
         log.info("generation %d is in force", generation)
         return generation, changes
 
-    def _check_sizes(self, config: Config) -> None:
-        """A running datapath's driver, arguments and flow table cannot change."""
+    def _refusals(self, config: Config) -> Iterator[DatapathError]:
+        """What a running datapath cannot change: its driver, arguments and flow table."""
         if config.datapath.driver != self.config.datapath.driver:
-            raise DatapathError(
+            yield DatapathError(
                 f"the driver cannot change from {self.config.datapath.driver} to "
                 f"{config.datapath.driver} while the daemon runs",
                 "datapath.driver",
                 "restart the daemon",
             )
+            return  # the rest is another driver's
         if config.datapath.eal != self.config.datapath.eal:
-            raise DatapathError(
+            yield DatapathError(
                 "DPDK's arguments cannot change while the daemon runs",
                 "datapath.eal",
                 "restart the daemon; the worker gets them when it is started again itself",
             )
         names = config.datapath.interfaces
         if config.datapath.driver == Driver.DPDK and names != self.config.datapath.interfaces:
-            raise DatapathError(
+            yield DatapathError(
                 "the interfaces of DPDK's ports cannot change while the daemon runs",
                 "datapath.interfaces",
                 "restart the daemon, after SIGTERM to the worker",
             )
         sizes = Sizes.for_config(config, self.datapath.tables.sizes.cpus)
         if "flow_groups" in size_changes(self.datapath.tables.sizes, sizes):
-            raise DatapathError(
+            yield DatapathError(
                 f"the flow table cannot change from {self.config.datapath.flows} to "
                 f"{config.datapath.flows} flows while the daemon runs",
                 "datapath.flows",
