@@ -55,10 +55,11 @@ mode = "full-nat"
 
 
 def datapath(
-    lab: Lab, driver: Driver | None = None, flows: int = 100_000, lcores: str = "0"
+    lab: Lab, driver: Driver | None = None, flows: int | None = 100_000, lcores: str = "0"
 ) -> str:
     """The part of the configuration that says where packets come in.
 
+    :param flows: None for as many as there are by default
     :param lcores: the CPUs of DPDK's lanes, as EAL's -l has them
     """
     driver = driver or lab.driver
@@ -66,8 +67,9 @@ def datapath(
 [datapath]
 driver = "{driver}"
 interfaces = ["{topology.INTERFACE}"]
-flows = {flows}
 '''
+    if flows is not None:
+        text += f"flows = {flows}\n"
     if driver is Driver.DPDK:
         text += f"eal = {json.dumps([*eal(lab, lcores)])}\n"
     return text

@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evener.config import load
+from evener.eal import devices, split
 from evener.errors import EvenerError
-from evener.lab import balancer, state, topology
+from evener.lab import balancer, namespaces, state, topology
 from evener.lab.device import DEFAULT
+from evener.lab.topology import Lab
 from evener.model import Driver
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from evener.lab.device import Device
-    from evener.lab.topology import Lab
 
 
 def up(
@@ -31,10 +34,13 @@ def up(
     :param driver: None for that of the file, or XDP
     :param device: what DPDK opens
 
-    Raises what `topology.up` raises, ConfigError for a bad file, MachineError without DPDK's worker,
+    Raises what `topology.up` raises, ConfigError for a bad file, EvenerError for one with arguments of DPDK's
+    that do not reach this lab, MachineError without DPDK's worker,
     EvenerError with the daemon's words when it does not start; then nothing stays.
     """
-    driver = _driver(driver, config)  # also the file's mistakes, before anything is built
+    # Also the file's mistakes, before anything is built.
+    plan = topology.plan_hosts(name, clients, backends)
+    driver = _driver(driver, config, Lab(name, plan, driver=Driver.DPDK, device=device))
     balancer.require(driver)
     lab = topology.up(name, clients, backends, driver, device)
     try:
@@ -50,14 +56,43 @@ def up(
     return lab, file
 
 
-def _driver(driver: Driver | None, config: Path | None) -> Driver:
-    """For whom lb is to be wired; EvenerError when the file is for another one."""
+def _driver(driver: Driver | None, config: Path | None, with_dpdk: Lab) -> Driver:
+    """For whom lb is to be wired; EvenerError when the file is for another one, or DPDK in it for another
+    lab.
+
+    :param with_dpdk: the lab as it would be with DPDK
+    """
     if config is None:
         return driver or Driver.XDP
-    found = load(config).datapath.driver
-    if driver not in (None, found):
+    wanted = load(config).datapath
+    if driver not in (None, wanted.driver):
         raise EvenerError(
-            f"the configuration is for the driver {found}, not {driver}", str(config),
-            "leave --driver out",
-        )  # fmt: skip
-    return found
+            f"the configuration is for the driver {wanted.driver}, not {driver}",
+            str(config),
+            "leave --driver out"
+            + (f", or write there{_right(with_dpdk)}" if driver is Driver.DPDK else ""),
+        )
+    if wanted.driver is Driver.DPDK and not _joined(wanted.eal, with_dpdk):
+        raise EvenerError(
+            f"with its datapath.eal the worker does not open {with_dpdk.device.interface} in the "
+            f"namespace {with_dpdk.device_namespace}, so nothing would reach the balancer",
+            str(config),
+            f"write there{_right(with_dpdk)}",
+        )
+    return wanted.driver
+
+
+def _joined(eal: Sequence[str], lab: Lab) -> bool:
+    """Whether DPDK's arguments name the interface that joins lb to the bridge, and where it is."""
+    opened = [word for value in devices(eal) for word in value.split(",")]
+    places = re.findall(r"(?:^| )--netns[= ](\S+)", " ".join(split(eal)[1]))
+    place = namespaces.DIRECTORY / lab.device_namespace
+    return f"iface={lab.device.interface}" in opened and any(
+        Path(given).resolve() == place for given in places[-1:]
+    )
+
+
+def _right(lab: Lab) -> str:
+    """The lines of a configuration that are right for this lab."""
+    lines = balancer.datapath(lab, flows=None).splitlines()
+    return "".join(f"\n  {line}" for line in lines)
