@@ -143,12 +143,22 @@ static void go_on_counting(struct port *port, const struct lb_device *counted)
 	port->before.rx_nombuf = counted->rx_nombuf - now.rx_nombuf;
 }
 
+static lb_u32 link_of(uint16_t id)
+{
+	struct rte_eth_link link;
+
+	if (rte_eth_link_get_nowait(id, &link))
+		return LB_LINK_UNKNOWN;
+	return link.link_status == RTE_ETH_LINK_UP ? LB_LINK_UP : LB_LINK_DOWN;
+}
+
 void ports_look(const struct worker *worker)
 {
 	for (lb_u32 i = 0; i < worker->ports; i++) {
 		const struct lb_device *before = &worker->port[i].before;
 		struct lb_device *told = &worker->share->device[i], now;
 
+		worker->share->link[i] = link_of(worker->port[i].id);
 		if (device_counts(worker->port[i].id, &now))
 			continue;
 		told->imissed = before->imissed + now.imissed;

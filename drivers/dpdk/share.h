@@ -40,6 +40,21 @@ struct lb_device {
 	lb_u64 rx_nombuf; /* times that there was no buffer for a frame */
 };
 
+/* Of the device of one port: lane 0 writes it, once a second. Some virtual devices are always up. */
+enum lb_link {
+	LB_LINK_UNKNOWN,
+	LB_LINK_DOWN,
+	LB_LINK_UP,
+};
+
+/* What the kernel has counted of a device's interface, where the device does not count: the daemon writes it. */
+struct lb_kernel_count {
+	lb_u32 ifindex; /* 0: it was never looked at */
+	lb_u32 reserved;
+	lb_u64 seen;   /* its count then */
+	lb_u64 missed; /* frames that found the device's queue full, altogether */
+};
+
 /* How many records the tables have: src/evener/tables/memory.py, Sizes. */
 enum lb_share_size {
 	LB_SHARE_CPUS,
@@ -93,12 +108,15 @@ struct lb_share {
 	struct lb_lane lane[LB_SHARE_LANES];
 	/* In what was empty before the first table: a file of a worker that does not know them has zeros here. */
 	struct lb_device device[LB_SHARE_DEVICES]; /* in the order of --kernel */
+	lb_u32 link[LB_SHARE_DEVICES];		   /* enum lb_link */
+	struct lb_kernel_count kernel[LB_SHARE_DEVICES];
 };
 
 _Static_assert(sizeof(struct lb_lane) == 64, "lane: a cache line");
 _Static_assert(__builtin_offsetof(struct lb_share, offset) == 80, "offsets");
 _Static_assert(__builtin_offsetof(struct lb_share, lane) == 512, "lanes");
 _Static_assert(__builtin_offsetof(struct lb_share, device) == 4608, "devices");
+_Static_assert(__builtin_offsetof(struct lb_share, link) == 5120, "links");
 _Static_assert(sizeof(struct lb_share) <= 2 * LB_SHARE_PAGE, "the first table has its place");
 
 #endif

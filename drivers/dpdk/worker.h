@@ -53,7 +53,7 @@ struct lb_env share_env(const struct worker *worker, lb_u32 lane);
 
 /* Sets all DPDK ports up, with a queue for each lane; fills in worker->lanes and worker->pool. */
 void ports_start(struct worker *worker);
-/* Writes what the devices have counted to the shared file. */
+/* Writes what the devices have counted, and whether their links are up, to the shared file. */
 void ports_look(const struct worker *worker);
 void ports_stop(const struct worker *worker);
 

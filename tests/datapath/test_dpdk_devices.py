@@ -37,6 +37,7 @@ ASAN = "evener-dpdk-asan"
 FRAME_MAX = 1 << 16
 BURST = 200  # fewer than any device holds
 NEAR, FAR = "near0", "far0"
+LINK_UP = 2  # LB_LINK_UP of share.h
 VHOST_NET = Path("/dev/vhost-net")
 
 
@@ -263,6 +264,7 @@ def test_net_null(option: str, length: int, tmp_path: Path) -> None:
         run.worker.until(lambda: reasons.sum() > 200_000, "more frames than buffers")
         rounds = int(lane["rounds"][0])
         run.worker.until(lambda: lane["rounds"][0] > rounds + 1, "a round does not end")
+        run.worker.until(lambda: run.share.head["link"][0, 0] == LINK_UP, "its link is up")
         run.end()
         count = int(reasons[:, Reason.NOT_IPV4].sum())
         assert reasons.sum() == count == lane["to_kernel"][0] + lane["kernel_full"][0]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -235,6 +237,60 @@ def test_a_worker_that_is_stopped(tmp_path: Path) -> None:
         assert "a test was not applied: the DPDK worker's lanes stand still" in log
         assert f"worker {worker} comes round again" in log
         assert system.apply(text + MANY) > generation
+
+
+FLOOD = f"""
+import socket
+out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(10_000):
+    out.sendto(bytes(100), ("{VIP}", 9))
+"""
+
+
+def told(system: Running, text: str) -> None:
+    """Wait for a warning that begins so, or for none if there is no text."""
+    wait_until(
+        lambda: (
+            [w for w in system.api.status()["warnings"] if w.startswith(text)] != []
+            if text
+            else not system.api.status()["warnings"]
+        ),
+        text or "no warning",
+    )
+
+
+def missed(system: Running) -> int | None:
+    rows = system.api.status()["frames"]
+    found: int | None = next(row["frames"] for row in rows if row["counter"] == "imissed")
+    return found
+
+
+def test_what_becomes_of_the_interface(system: Running) -> None:
+    """What found no room is counted where anybody counts, and a link that is down or gone is told of."""
+    device = system.lab.device
+    name = device.interface
+    (worker,) = system.workers
+    counts = device.name != "net_af_packet"
+    wait_until(lambda: missed(system) == (0 if counts else None), "the first look")
+    system.lab.run("h1", ["ping", "-c1", "-W2", VIP])
+    os.kill(worker, signal.SIGSTOP)
+    system.lab.run("h1", [sys.executable, "-c", FLOOD])
+    if counts:
+        wait_until(lambda: (missed(system) or 0) > 5_000, "what was lost")
+    os.kill(worker, signal.SIGCONT)
+    ip = ["ip", "-n", system.lab.switch, "link"]
+    for state, text in (("down", f"interface {name} is down, so nothing"), ("up", "")):
+        subprocess.run([*ip, "set", name, state], check=True)
+        told(system, text)
+    subprocess.run([*ip, "del", name], check=True)
+    told(system, f"interface {name} is gone, so nothing is received: make it again")
+    if device.name == "net_tap":
+        os.kill(worker, signal.SIGTERM)
+        told(system, f"interface {name} was gone and has been made anew, and is not in br0")
+        subprocess.run([*ip, "set", name, "master", BRIDGE], check=True)
+        wait_until(
+            lambda: not any(name in w for w in system.api.status()["warnings"]), "all is well"
+        )
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two lanes want two CPUs")

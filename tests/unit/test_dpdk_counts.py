@@ -61,8 +61,11 @@ def test_they_go_on_in_another_file(tmp_path: Path) -> None:
         old.lanes[name][1] = number + 1
     old.lanes["running"][1] = 1
     old.head["device"]["ierrors"][0, 2] = 9
+    old.head["kernel"]["ifindex"][0, 1] = 5
+    old.head["kernel"]["missed"][0, 1] = 11
     new.copy_from(old)
     interfaces = ("a", "b", "c")
     old.head["lanes"] = new.head["lanes"] = 2
     assert rows(new.head[0], *interfaces) == rows(old.head[0], *interfaces)
+    assert new.head["kernel"].tolist() == old.head["kernel"].tolist()
     assert not new.lanes["running"].any()

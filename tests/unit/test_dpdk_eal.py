@@ -155,3 +155,11 @@ def test_the_whole_command_and_what_of_it_was_chosen() -> None:
         for word in line
     ]
     assert eal.choices(line) == eal.choices(other) == [*SAFE, VDEV, "--", "--idle-us=5"]
+
+
+def test_the_interfaces_of_devices() -> None:
+    two = ["--vdev=net_tap0,iface=tap1", "--vdev", "net_null0,size=64"]
+    assert eal.wires(two, 2) == (("net_tap", "tap1"), ("net_null", ""))
+    assert eal.wires([*two, "-a", "4.0"], 3) == (("dpdk", ""),) * 3
+    assert eal.namespace(["evener-dpdk", *two, "--", "--netns=/run/netns/x"]) == "/run/netns/x"
+    assert eal.namespace(["evener-dpdk", *two, "--", "--idle-us=1"]) == ""

@@ -18,7 +18,7 @@ import pytest
 
 from evener import netns
 from evener.datapath import dpdk_share
-from evener.datapath.dpdk_share import DEVICE, FIRST, HEAD, LANE, PAGE, Room, Share
+from evener.datapath.dpdk_share import DEVICE, FIRST, HEAD, KERNEL, LANE, PAGE, Room, Share
 from evener.errors import MachineError
 from evener.tables.memory import Sizes, layout_digest, shapes, total_bytes
 from tests.support.bpf import ROOT, needs_namespaces
@@ -40,7 +40,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_the_head_is_the_workers(tmp_path: Path) -> None:
     lines = []
-    for struct_name, dtype in (("lb_share", HEAD), ("lb_lane", LANE), ("lb_device", DEVICE)):
+    structs = {"lb_share": HEAD, "lb_lane": LANE, "lb_device": DEVICE, "lb_kernel_count": KERNEL}
+    for struct_name, dtype in structs.items():
         lines += [f"sizeof(struct {struct_name})"]
         lines += [f"__builtin_offsetof(struct {struct_name}, {name})" for name in dtype.names or ()]
     lines += [
@@ -49,6 +50,7 @@ def test_the_head_is_the_workers(tmp_path: Path) -> None:
         "LB_SHARE_DEVICES",
         "LB_SHARE_PAGE",
         "LB_SHARE_TABLES",
+        "LB_LINK_DOWN",
     ]
     lines += ["LB_SHARE_SIZES"]
     sizes = [{"tables": "maglev_tables"}.get(field.name, field.name) for field in fields(Sizes)]
@@ -65,7 +67,7 @@ def test_the_head_is_the_workers(tmp_path: Path) -> None:
     magic, *numbers = run.stdout.split()
     assert magic.encode() == dpdk_share.MAGIC
     expected = []
-    for dtype in (HEAD, LANE, DEVICE):
+    for dtype in structs.values():
         assert dtype.fields is not None
         expected += [dtype.itemsize, *(entry[1] for entry in dtype.fields.values())]
     tables = len(shapes(SIZES))
@@ -75,6 +77,7 @@ def test_the_head_is_the_workers(tmp_path: Path) -> None:
         dpdk_share.DEVICES,
         PAGE,
         tables,
+        dpdk_share.LINK_DOWN,
         9,
         *range(9),
         *range(tables),

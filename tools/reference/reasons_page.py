@@ -18,6 +18,11 @@ A frame that is lost before the core sees it, or after it has decided, has no re
 sent. The driver `dpdk` counts these itself, and `evener show status` lists those that were lost; with `--json`, all, for
 each lane or interface. What devices count is read once a second, and not every device counts everything. These, too,
 begin at 0 with the tables. What is lost with `xdp`, the kernel counts: `ip -s link`, `ethtool -S`.
+
+`net_tap` and `net_af_xdp` do not count frames that find their queue full. The kernel does, of the interface that `iface=`
+names, and `imissed` has it: `TX dropped` of `ip -s link` with `net_tap`, `RX dropped` with `net_af_xdp`. With
+`net_af_packet` and `net_virtio_user` nobody counts them, and `imissed` is `null`: compare what came in by `RX packets` of
+`ip -s link` with the sum of all reasons.
 """
 
 

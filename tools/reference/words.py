@@ -200,8 +200,8 @@ FIELDS = {
         {
             "counter": "name",
             "lost": "whether these frames are lost; others were only handed on",
-            "frames": "how many, altogether",
-            "by": "how many of each `lane N` or, of what devices count, of each interface",
+            "frames": "how many, altogether; null: nobody counts them",
+            "by": "how many of each `lane N` or, of what devices count, of each interface; null: nobody counts them there",
             "sentence": "what became of them",
         },
     ),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -84,6 +85,7 @@ class OpenedDpdk:
     """DPDK: a process of its own, over a file of tables; both may be there already."""
 
     def __init__(self, config: Config, instance: Instance) -> None:
+        from evener.control.devices import Devices
         from evener.datapath import hugefs
         from evener.datapath.dpdk import DpdkDatapath
         from evener.datapath.probe import probe
@@ -94,6 +96,7 @@ class OpenedDpdk:
         self._dpdk = DpdkDatapath.open(
             Sizes.for_config(config, cpus=1), instance.tables, wanted.interfaces, wanted.eal
         )
+        self._devices = Devices(len(wanted.interfaces))
         self.datapath: Datapath = self._dpdk
         self.ids = self._dpdk.ids or Ids.empty(self._dpdk.tables.sizes)
         self.adopted = self._dpdk.adopted
@@ -104,9 +107,10 @@ class OpenedDpdk:
         self._dpdk.attach(interfaces)
 
     def tend(self) -> list[str]:
-        """See that the worker runs."""
+        """See that the worker runs, and how its devices are."""
         self._dpdk.tend()
-        return self._dpdk.troubles
+        self._devices.look(self._dpdk.ready, self._dpdk.head, time.monotonic())
+        return self._dpdk.troubles + self._devices.warnings
 
     def worker(self) -> int:
         """Its process."""

@@ -31,13 +31,14 @@ class Attachment:
 class FrameCount:
     """Frames that a driver counts outside the core, which has a reason for each packet.
 
-    lost: whether they are; else they went on. by: how many, of each lane or interface.
+    lost: whether they are; else they went on. by: how many, of each lane or interface; None where nobody
+    counts them.
     """
 
     name: str
     lost: bool
     sentence: str
-    by: dict[str, int]
+    by: dict[str, int | None]
 
 
 @runtime_checkable

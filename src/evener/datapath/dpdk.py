@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from evener.datapath import dpdk_counts, dpdk_eal
 from evener.datapath.base import Attachment, FrameCount, HopelessError
@@ -154,6 +154,17 @@ class DpdkDatapath:
     def adopted(self) -> bool:
         """Whether it goes on with the flows of an earlier daemon."""
         return self.ids is not None
+
+    @property
+    def ready(self) -> Worker | None:
+        """The worker if there is one and packets are handled."""
+        worker = self._worker
+        return worker if worker is not None and self._ready and worker.alive() else None
+
+    @property
+    def head(self) -> Any:
+        """One record of dpdk_share.HEAD: what is written there, the worker reads."""
+        return self._share.head[0]
 
     @property
     def troubles(self) -> list[str]:
@@ -390,7 +401,8 @@ class DpdkDatapath:
 
     def frames(self) -> tuple[FrameCount, ...]:
         """What lanes and devices count; devices are looked at once a second."""
-        return dpdk_counts.counts(self._share.head[0], self._interfaces)
+        drivers = dpdk_eal.port_modes(self._eal, len(self._interfaces))
+        return dpdk_counts.counts(self.head, self._interfaces, drivers)
 
     def grace(self) -> None:
         """Every lane has begun a new round since, or none runs: all older packets are done.

@@ -32,9 +32,26 @@ LOST_BY_DEVICES: Final = {
 SENTENCES: Final = {**LOST_BY_LANES, **LOST_BY_DEVICES, **SENT_ON_BY_LANES}
 
 
-def counts(head: Any, interfaces: Sequence[str]) -> tuple[FrameCount, ...]:
+KERNEL_COUNTS: Final = {"net_tap": "tx_dropped", "net_af_xdp": "rx_dropped"}
+"""What the kernel counts of the interface of such a device, where the device itself has imissed 0."""
+UNCOUNTED: Final = ("net_af_packet", "net_virtio_user")
+"""Devices of whose full queues nobody knows."""
+
+
+def note_missed(record: Any, ifindex: int, counted: int) -> None:
+    """Count on in a record of dpdk_share.KERNEL. counted: by the kernel, since it made the interface of that
+    number; what it had counted when it was first seen is not ours."""
+    if record["ifindex"] == ifindex and counted > record["seen"]:
+        record["missed"] += counted - record["seen"]
+    record["ifindex"], record["seen"] = ifindex, counted
+
+
+def counts(
+    head: Any, interfaces: Sequence[str], drivers: Sequence[str] = ()
+) -> tuple[FrameCount, ...]:
     """All of them, those that are lost first. head: one record of dpdk_share.HEAD; interfaces: those of the
-    ports, in their order. Lanes of an earlier worker, which had more, are there while they have counted."""
+    ports, in their order; drivers: those of their devices, where they are known. Lanes of an earlier worker,
+    which had more, are there while they have counted."""
     lanes = {
         f"lane {number}": lane
         for number, lane in enumerate(head["lane"])
@@ -43,8 +60,19 @@ def counts(head: Any, interfaces: Sequence[str]) -> tuple[FrameCount, ...]:
     devices = dict(zip(interfaces, head["device"], strict=False))
     groups = ((lanes, True, LOST_BY_LANES), (devices, True, LOST_BY_DEVICES),
               (lanes, False, SENT_ON_BY_LANES))  # fmt: skip
-    return tuple(
-        FrameCount(name, lost, sentence, {where: int(row[name]) for where, row in rows.items()})
+    found = {
+        name: FrameCount(name, lost, sentence, {at: int(row[name]) for at, row in rows.items()})
         for rows, lost, sentences in groups
         for name, sentence in sentences.items()
-    )
+    }
+    missed = found["imissed"].by
+    for interface, driver, record in zip(interfaces, drivers, head["kernel"], strict=False):
+        missed[interface] = _missed(driver, missed[interface] or 0, record)
+    return tuple(found.values())
+
+
+def _missed(driver: str, counted: int, record: Any) -> int | None:
+    """What was missed, with what the kernel knows; None if nobody does."""
+    if driver in KERNEL_COUNTS:
+        return max(counted, int(record["missed"])) if record["ifindex"] else counted or None
+    return counted or None if driver in UNCOUNTED else counted

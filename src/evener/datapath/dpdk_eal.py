@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import dropwhile
-from typing import Final
+from typing import Final, NamedTuple
 
 from evener.eal import devices, has, options, split, value
 from evener.errors import DatapathError
@@ -26,6 +26,7 @@ _FRAME_BYTES: Final = 2_560  # room for 2 KiB, its headroom, its mbuf, and what 
 _REST_MIB: Final = 36  # rings and DPDK's own
 
 _KERNEL: Final = "--kernel="
+_NETNS: Final = "--netns="
 _HUGE: Final = (
     "huge-dir", "huge-unlink", "socket-mem", "socket-limit", "in-memory", "legacy-mem",
     "single-file-segments", "match-allocations",
@@ -140,6 +141,29 @@ def port_modes(eal: Sequence[str], ports: int) -> tuple[str, ...]:
     if len(virtual) != ports:
         return ("dpdk",) * ports
     return tuple(re.sub(r"[\d_]*(,.*)?$", "", device) or "dpdk" for device in virtual)
+
+
+class Wire(NamedTuple):
+    """What the device of a port opens. driver: as `port_modes` has it; interface: one of the kernel's, "" if
+    the arguments name none."""
+
+    driver: str
+    interface: str
+
+
+def wires(eal: Sequence[str], ports: int) -> tuple[Wire, ...]:
+    """Of each port."""
+    drivers = port_modes(eal, ports)
+    named = [re.search(r",iface=([^,]+)", o.value) for o in options(eal) if o.name == "vdev"]
+    if len(named) != ports:
+        named = [None] * ports
+    return tuple(Wire(d, n[1] if n else "") for d, n in zip(drivers, named, strict=True))
+
+
+def namespace(line: Sequence[str]) -> str:
+    """The path of the network namespace in which a worker makes its devices; "": that of the daemon."""
+    found = [text for text in split(line)[1] if text.startswith(_NETNS)]
+    return found[-1][len(_NETNS) :] if found else ""
 
 
 def command(

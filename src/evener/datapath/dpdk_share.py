@@ -47,15 +47,21 @@ DEVICE: Final = np.dtype(
     [("imissed", "<u8"), ("ierrors", "<u8"), ("oerrors", "<u8"), ("rx_nombuf", "<u8")]
 )
 """struct lb_device."""
+KERNEL: Final = np.dtype(
+    [("ifindex", "<u4"), ("reserved", "<u4"), ("seen", "<u8"), ("missed", "<u8")]
+)
+"""struct lb_kernel_count."""
 HEAD: Final = np.dtype(
     [
         ("magic", "S8"), ("version", "<u4"), ("layout", "<u4"), ("bytes", "<u8"), ("second_ns", "<u8"),
         ("sizes", "<u4", 9), ("worker", "<u4"), ("ready", "<u4"), ("lanes", "<u4"), ("offset", "<u8", 19),
         ("home", "u1", 16), ("reserved", "u1", 264), ("lane", LANE, LANES),
-        ("device", DEVICE, DEVICES),
+        ("device", DEVICE, DEVICES), ("link", "<u4", DEVICES), ("kernel", KERNEL, DEVICES),
     ]
 )  # fmt: skip
 """struct lb_share."""
+LINK_DOWN: Final = 1
+"""LB_LINK_DOWN."""
 _SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h; Linux 5.14
 FIRST: Final = -(-HEAD.itemsize // PAGE) * PAGE
 LANE_COUNTERS: Final = (
@@ -167,7 +173,8 @@ class Share:
             mine[:rows, :columns] = theirs[:rows, :columns]
         for name in LANE_COUNTERS:
             self.lanes[name] = old.lanes[name]
-        self.head["device"] = old.head["device"]
+        for name in ("device", "kernel"):
+            self.head[name] = old.head[name]
 
     @property
     def lanes(self) -> Array:

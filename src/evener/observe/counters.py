@@ -12,7 +12,7 @@ numbers. Flows are counted for each service and backend together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -196,17 +196,22 @@ def counters(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def frames(counts: Iterable[FrameCount]) -> list[dict[str, Any]]:
-    """What a reader's driver counts outside the core: one row for each counter."""
+    """What a reader's driver counts outside the core: one row for each counter; None where nobody counts."""
     return [
         {
             "counter": of.name,
             "lost": of.lost,
-            "frames": sum(of.by.values()),
+            "frames": _sum(of.by.values()),
             "by": of.by,
             "sentence": of.sentence,
         }
         for of in counts
     ]
+
+
+def _sum(numbers: Collection[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known or not numbers else None
 
 
 def reasons(snapshot: Snapshot) -> list[dict[str, Any]]:

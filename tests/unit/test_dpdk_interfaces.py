@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of the interfaces of DPDK's devices is told, and what the kernel counts of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evener.control import devices
+from evener.control.devices import Devices, Interface
+from evener.datapath import dpdk_counts
+from evener.datapath.dpdk_share import HEAD, LINK_DOWN
+from evener.observe import counters
+
+WELL = Interface(5, up=True, carrier=True, master="br0", rx_dropped=0, tx_dropped=0)
+TAP = "--vdev=net_tap0,iface=tapdpdk"
+OWN = ("--", "--tables=x", "--netns=/run/netns/sw")
+
+
+class Machine:
+    """A worker, the interfaces that there are, and a look at both each time that it is asked."""
+
+    def __init__(self, *eal: str) -> None:
+        self.there: dict[str, Interface] = {}
+        self.eal = eal
+        self.pid = 7
+        self.head = np.zeros(1, HEAD)[0]
+        self.devices = Devices(len(eal))
+        self.now = 1000.0
+
+    def warnings(self) -> list[str]:
+        worker: Any = SimpleNamespace(pid=self.pid, line=lambda: ["evener-dpdk", *self.eal, *OWN])
+        self.now += devices.LOOK_EVERY_S
+        self.devices.look(worker, self.head, self.now)
+        return self.devices.warnings
+
+    def missed(self) -> list[int | None]:
+        self.warnings()
+        drivers = [e.removeprefix("--vdev=").partition("0")[0] for e in self.eal]
+        names = [f"eth{number}" for number in range(len(self.eal))]
+        rows = counters.frames(dpdk_counts.counts(self.head, names, drivers))
+        (row,) = (row for row in rows if row["counter"] == "imissed")
+        return [row["frames"], *row["by"].values()]
+
+
+Make = Callable[..., Machine]
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Make:
+    def made(*eal: str) -> Machine:
+        machine = Machine(*eal)
+
+        def interfaces(namespace: Path, names: set[str]) -> dict[str, Interface]:
+            assert namespace == Path(f"/proc/{machine.pid}/ns/net")
+            return {name: machine.there[name] for name in names & machine.there.keys()}
+
+        monkeypatch.setattr(devices, "interfaces", interfaces)
+        return machine
+
+    return made
+
+
+def test_down_and_without_a_carrier(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    machine = make(TAP)
+    machine.there["tapdpdk"] = WELL
+    assert machine.warnings() == []
+    machine.there["tapdpdk"] = replace(WELL, up=False)
+    down = "interface tapdpdk is down, so nothing is received: `ip -n sw link set tapdpdk up`"
+    assert machine.warnings() == machine.warnings() == [down]
+    machine.there["tapdpdk"] = replace(WELL, carrier=False)
+    other = "interface tapdpdk has no carrier, so nothing is received: look at its other end"
+    assert machine.warnings() == [other]
+    machine.there["tapdpdk"] = WELL
+    assert machine.warnings() == []
+    assert caplog.messages == [down, other, "interface tapdpdk is as it should be again"]
+
+
+def test_gone_and_made_anew(make: Make) -> None:
+    machine = make(TAP)
+    machine.there["tapdpdk"] = WELL
+    machine.warnings()
+    machine.there.clear()
+    end = "end the worker (SIGTERM): another one opens it"
+    assert machine.warnings() == [
+        f"interface tapdpdk is gone, so nothing is received: make it again as it was, then {end}"
+    ]
+    machine.there["tapdpdk"] = replace(WELL, ifindex=6)
+    assert machine.warnings() == [
+        f"interface tapdpdk was made anew, and the worker has the one that is gone: {end}"
+    ]
+    machine.pid = 8
+    assert machine.warnings() == []
+
+
+def test_made_anew_by_the_worker(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """net_tap does so, without a word; the bridge has no part in it."""
+    machine = make(TAP)
+    machine.there["tapdpdk"] = WELL
+    machine.warnings()
+    machine.pid = 8
+    machine.there["tapdpdk"] = replace(WELL, ifindex=6, master="")
+    join = "is not in br0 any more, in which it was: `ip -n sw link set tapdpdk master br0`"
+    assert machine.warnings() == [f"interface tapdpdk was gone and has been made anew, and {join}"]
+    machine.there["tapdpdk"] = replace(WELL, ifindex=6)
+    assert machine.warnings() == []
+    machine.there["tapdpdk"] = replace(WELL, ifindex=6, master="")
+    assert machine.warnings() == [f"interface tapdpdk {join}"]
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_what_has_no_interface_tells_itself(make: Make) -> None:
+    machine = make("--vdev=net_vhost0,path=x", TAP)
+    machine.there["tapdpdk"] = WELL
+    assert machine.warnings() == []
+    machine.head["link"][0] = LINK_DOWN
+    machine.head["link"][1] = LINK_DOWN  # the kernel says otherwise
+    assert machine.warnings() == [
+        "the link of DPDK port 0 (net_vhost) is down, so nothing is received: look at its other end"
+    ]
+
+
+def test_what_the_kernel_counts_is_missed(make: Make) -> None:
+    """From when the interface was first seen, and on when it has been made anew."""
+    machine = make(TAP, "--vdev=net_af_xdp0,iface=wire0", "--vdev=net_af_packet0,iface=wire1")
+    machine.there["tapdpdk"] = replace(WELL, tx_dropped=100, rx_dropped=1)
+    assert machine.missed() == [0, 0, None, None]
+    machine.there["tapdpdk"] = replace(WELL, tx_dropped=130)
+    machine.there["wire0"] = replace(WELL, ifindex=9, rx_dropped=5)
+    assert machine.missed() == [30, 30, 0, None]
+    machine.there["wire0"] = replace(WELL, ifindex=9, rx_dropped=7)
+    machine.there["tapdpdk"] = replace(WELL, ifindex=6)
+    assert machine.missed() == [32, 30, 2, None]
+    machine.there["tapdpdk"] = replace(WELL, ifindex=6, tx_dropped=4)
+    machine.head["device"]["imissed"][2] = 3  # a later DPDK may count
+    assert machine.missed() == [39, 34, 2, 3]
+
+
+def test_where_nobody_counts(make: Make) -> None:
+    assert make("--vdev=net_af_packet0,iface=wire0").missed() == [None, None]
