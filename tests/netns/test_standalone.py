@@ -172,6 +172,16 @@ def test_as_a_newcomer_would(home: Home, tmp_path: Path) -> None:
     assert home.links() == {"lo", "br0", "h1", "h2", "h3"}
 
 
+def test_a_device_that_is_joined_late(home: Home, tmp_path: Path) -> None:
+    """The daemon's own ARP requests went nowhere, and it gave up on them."""
+    with started(home, tmp_path, "--quiet", *EAL) as running:
+        own = running.ready()
+        command = ["ip", "neigh", "show", "dev", "eth0"]
+        wait_until(lambda: namespaces.run(own, command).stdout.count("FAILED") == 2, "failures")
+        home.ip("link set tapdpdk master br0")
+        wait_until(lambda: namespaces.run(own, command).stdout.count(" lladdr ") == 2, "answers", 5)
+
+
 def test_a_tap_of_the_users_own_stays_and_is_not_told_of(home: Home, tmp_path: Path) -> None:
     home.ip("tuntap add tapdpdk mode tap multi_queue")
     home.ip("link set tapdpdk master br0 up")

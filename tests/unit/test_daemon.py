@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import ClassVar
@@ -143,6 +143,35 @@ def test_a_burst_of_changes_is_published_once(daemon: Daemon) -> None:
     assert asyncio.run(work()) == 1
     tables = daemon.datapath.tables
     assert tables.neighbours["dst"][tables.active, 1].tolist() == [2, 0, 0, 0, 0, 49]
+
+
+def test_backends_that_did_not_answer_are_asked_for_again(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What leads to them may be there as late as that."""
+    text = TEXT.replace('["10.0.0.2:80"]', '["10.0.0.2:80", "10.0.0.3:80"]')
+    daemon = Daemon(configuration.loads(text), Path("lab.toml"), instance)
+    monkeypatch.setattr("evener.control.daemon.MISSING_EVERY_S", 0.001)
+
+    async def some() -> set[IPv4Address]:
+        twice, asked = asyncio.Event(), list[set[IPv4Address]]()
+
+        class Watcher(Nowhere):
+            network = network(3)
+
+            async def resolve(self, addresses: Iterable[IPv4Address]) -> None:
+                if daemon._running:
+                    asked.append({*addresses})
+                    if len([a for a in asked if a]) == 2:
+                        twice.set()
+
+        daemon._watcher = Watcher()  # type: ignore[assignment]
+        await daemon.start()
+        await twice.wait()
+        await daemon.stop(keep=False)
+        return set[IPv4Address]().union(*asked)
+
+    assert asyncio.run(asyncio.wait_for(some(), 10)) == {IPv4Address("10.0.0.2")}
 
 
 def test_what_is_done_again_and_again_outlives_a_failure(

@@ -38,6 +38,10 @@ log = logging.getLogger("evener")
 SWEEP_EVERY_S = 0.5
 SWEEP_PARTS = 10  # so each flow is looked at every five seconds
 CONFIRM_EVERY_S = 15.0  # below the kernel's base reachable time, so that backends stay confirmed
+MISSING_EVERY_S = 0.5  # the kernel asks three times, a second apart, and gives up
+MISSING_MOST = (
+    32  # at once: to ask the kernel costs time, and many that are gone may be gone for long
+)
 WANTED_EVERY_S = 0.05
 TEND_EVERY_S = (
     0.1  # a datapath that is a process of its own is away for so long before it is started again
@@ -114,6 +118,7 @@ class Daemon:
         self._tasks += [
             asyncio.create_task(self._every(SWEEP_EVERY_S, self._sweep)),
             asyncio.create_task(self._every(CONFIRM_EVERY_S, self._resolve_all)),
+            asyncio.create_task(self._every(MISSING_EVERY_S, self._resolve_missing)),
             asyncio.create_task(self._every(WANTED_EVERY_S, self._resolve_wanted)),
             asyncio.create_task(self._every(ATTACH_EVERY_S, self._follow_interfaces)),
         ]
@@ -355,6 +360,13 @@ class Daemon:
 
     async def _resolve_all(self) -> None:
         await self._watcher.resolve(_backend_addresses(self.config))
+
+    async def _resolve_missing(self) -> None:
+        """Ask again for backends that nobody has answered for: what leads to them may have been joined later,
+        and the first packet to each would be lost."""
+        network = self._watcher.network
+        missing = [a for a in _backend_addresses(self.config) if network.nexthop(a) is None]
+        await self._watcher.resolve(missing[:MISSING_MOST])
 
     async def _resolve_wanted(self) -> None:
         """Ask for the next hops that packets lacked."""
