@@ -308,3 +308,7 @@ def test_two_lanes(tmp_path: Path) -> None:
         assert (sum(outcome["errors"] for outcome in outcomes), examples) == (0, [])
         assert sum(outcome["connections"] for outcome in outcomes) == 2000
         assert system.drops() == {}
+        first, second = system.api.status()["lanes"]
+        assert f"{first['lcore']},{second['lcore']}" == lcores
+        assert sum(system.reasons().values()) >= first["packets"] + second["packets"] > 10_000
+        assert second["packets"] > 0

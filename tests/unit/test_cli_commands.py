@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from evener import __version__
 from evener.cli import exits, main, output, show
 from evener.datapath import dpdk_counts
+from evener.datapath.base import Lane
 from evener.datapath.dpdk_share import HEAD
 from evener.errors import EvenerError
 from evener.observe import counters, flows, trace
@@ -313,7 +314,7 @@ STATUS = {
     "generation": 3, "uptime_s": 93_784.2, "config": "/etc/evener.toml",
     "interfaces": [{"interface": "eth1", "ifindex": 3, "mode": "native"}],
     "flows": {"capacity": 1_000_000, "records": 1_818_192, "now": 12_345}, "memory_bytes": 40 << 20,
-    "adopted": False, "warnings": ["eth1: transmit offload"], "frames": [],
+    "adopted": False, "warnings": ["eth1: transmit offload"], "lanes": [], "frames": [],
 }  # fmt: skip
 
 
@@ -342,6 +343,16 @@ def test_show_status_of_a_table_that_holds_more_than_was_asked_for(tmp_path: Pat
     result = ask(tmp_path, {"GET /v1/status": (200, full)}, "show", "status")
     told = "3,640, more than the 2,000 of datapath.flows; the table is full at 3,648, and "
     assert f"flows:         {told}before that some new ones are refused\n" in result.output
+
+
+def test_show_status_lists_lanes(tmp_path: Path) -> None:
+    lanes = counters.lanes([Lane(0, 2, 1_234), Lane(1, 5, 0)])
+    status = {**STATUS, "driver": "dpdk", "worker": 1, "lanes": lanes}
+    result = ask(tmp_path, {"GET /v1/status": (200, status)}, "show", "status")
+    assert (
+        "worker 1\nlanes:         2, packets on lcore 2: 1,234; on lcore 5: 0\nflows:"
+        in result.output
+    )
 
 
 def test_show_status_lists_lost_frames(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from evener.datapath import (
     dpdk_share,
     dpdk_worker,
 )
-from evener.datapath.base import HopelessError
+from evener.datapath.base import HopelessError, Lane
 from evener.datapath.dpdk import DpdkDatapath
 from evener.datapath.dpdk_share import Room
 from evener.errors import DatapathError, InterfaceError, MachineError
@@ -258,6 +258,14 @@ def test_a_start_that_failed_leaves_nothing(bench: Bench) -> None:
         datapath.attach(["tap0"])
     datapath.remove()
     assert [p.name for p in bench.path.parent.iterdir()] == ["evener-dpdk"]
+
+
+def test_packets_of_each_lane(bench: Bench) -> None:
+    datapath = bench.run(eal=("-l", "4,6", *EAL))
+    datapath._share.head["lanes"] = 2
+    datapath._share.lanes["lcore"][:3] = 4, 6, 8
+    datapath.tables.reason_counters[0, 1:3] = 5, 6
+    assert datapath.lanes() == (Lane(0, 4, 11), Lane(1, 6, 0))
 
 
 # --- adoption

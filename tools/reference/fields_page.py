@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from evener.api import server
+from evener.datapath.base import Lane
 from evener.datapath.dpdk_counts import counts
 from evener.datapath.dpdk_share import HEAD
 from evener.datapath.native import Core
@@ -44,6 +45,7 @@ def write() -> str:
         "counters": {**counters.counters(snapshot)[0], **counters.counters(snapshot)[1]},
         "reasons": counters.reasons(snapshot)[0],
         "status": asyncio.run(server.status(daemon)),
+        "lanes of the status": counters.lanes([Lane(0, 0, 0)])[0],
         "frames of the status": counters.frames(counts(np.zeros(1, HEAD)[0], ["dpdk0"]))[0],
         "trace": event_row,
         "out": event_row["out"],

@@ -189,7 +189,17 @@ FIELDS = {
             "memory_bytes": "of all tables",
             "adopted": "whether it took over what a daemon before it had left in force",
             "warnings": "sentences for the operator",
+            "lanes": "how packets are spread with `dpdk`, see below; empty with `xdp` and `sim`",
             "frames": "what the driver counts outside the core, see below; empty with `xdp` and `sim`",
+        },
+    ),
+    "lanes of the status": (
+        "The list `lanes` of the status: one row for each lane of the DPDK worker, which has a queue of each device.",
+        {
+            "lane": "its number, from 0",
+            "lcore": "what it runs on: a CPU, or what `--lcores` in `datapath.eal` makes of one",
+            "packets": "how many it has handled, with those of earlier workers; much more on one than on others: the "
+            "device does not spread them",
         },
     ),
     "frames of the status": (

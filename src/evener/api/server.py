@@ -60,11 +60,16 @@ def snapshot_of(control: Control) -> Snapshot:
 
 async def status(control: Control) -> dict[str, Any]:
     """What the daemon says of itself, how many flows there are, counted as `show flows` lists them, and what
-    its driver counts."""
+    its driver and its lanes count."""
     told, snapshot = control.status(), snapshot_of(control)
     now = await asyncio.to_thread(flows.count, snapshot)
     counted = counters.frames(snapshot.reader.frames())
-    return {**told, "flows": {**told["flows"], "now": now}, "frames": counted}
+    return {
+        **told,
+        "flows": {**told["flows"], "now": now},
+        "lanes": counters.lanes(snapshot.reader.lanes()),
+        "frames": counted,
+    }
 
 
 def _json(payload: dict[str, Any], status: int = 200) -> web.Response:

@@ -184,6 +184,7 @@ def status(as_json: bool) -> None:
         "instance": answer["instance"],
         "configuration": f"{answer['config']}, generation {answer['generation']}",
         "datapath": f"{answer['driver']} on {', '.join(attached) or 'no interface'}{worker}",
+        **({"lanes": _lanes(answer["lanes"])} if answer.get("lanes") else {}),
         "flows": _fill(answer["flows"]),
         "memory": f"{answer['memory_bytes'] / 2**20:,.1f} MiB",
     }
@@ -197,6 +198,12 @@ def status(as_json: bool) -> None:
         for warning in answer["warnings"]:
             click.echo(f"  {warning}")
     return None
+
+
+def _lanes(rows: list[dict[str, Any]]) -> str:
+    """How many, and whether packets are spread over them."""
+    told = [f"on lcore {row['lcore']}: {row['packets']:,}" for row in rows]
+    return f"{len(rows)}, packets {'; '.join(told)}"
 
 
 def _fill(flows: dict[str, int]) -> str:

@@ -41,6 +41,16 @@ class FrameCount:
     by: dict[str, int | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One of the threads that a driver handles packets on. lcore: DPDK's name for what it runs on; packets:
+    how many it has handled."""
+
+    number: int
+    lcore: int
+    packets: int
+
+
 @runtime_checkable
 class Reader(Protocol):
     """What observers may do: look."""
@@ -60,6 +70,10 @@ class Reader(Protocol):
 
     def frames(self) -> tuple[FrameCount, ...]:
         """What the driver counts besides reasons; empty if it counts nothing."""
+        ...
+
+    def lanes(self) -> tuple[Lane, ...]:
+        """Those that there are; empty if the kernel chooses where packets are handled."""
         ...
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evener.datapath import dpdk_counts, dpdk_eal
-from evener.datapath.base import Attachment, FrameCount, HopelessError
+from evener.datapath.base import Attachment, FrameCount, HopelessError, Lane
 from evener.datapath.claims import end_abandoned
 from evener.datapath.dpdk_before import Before
 from evener.datapath.dpdk_rounds import Rounds, advice
@@ -403,6 +403,14 @@ class DpdkDatapath:
         """What lanes and devices count; devices are looked at once a second."""
         drivers = dpdk_eal.port_modes(self._eal, len(self._interfaces))
         return dpdk_counts.counts(self.head, self._interfaces, drivers)
+
+    def lanes(self) -> tuple[Lane, ...]:
+        """Those of the worker, or of the one before. Each packet has one reason, in its lane's row."""
+        packets = self._share.tables.reason_counters.sum(axis=1)
+        of = zip(self._share.lanes["lcore"], packets, strict=False)
+        return tuple(Lane(n, int(lcore), int(p)) for n, (lcore, p) in enumerate(of))[
+            : self.head["lanes"]
+        ]
 
     def grace(self) -> None:
         """Every lane has begun a new round since, or none runs: all older packets are done.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from evener.clock import Clock, ManualClock
-from evener.datapath.base import Attachment, FrameCount
+from evener.datapath.base import Attachment, FrameCount, Lane
 from evener.datapath.native import Core, maglev
 from evener.model import Config, Driver
 from evener.tables.compile import Ids, compile_tables
@@ -80,6 +80,9 @@ class Simulator:
         return int(self._clock.now()) & 0xFFFF
 
     def frames(self) -> tuple[FrameCount, ...]:
+        return ()
+
+    def lanes(self) -> tuple[Lane, ...]:
         return ()
 
     def grace(self) -> None:

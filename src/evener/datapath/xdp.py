@@ -18,7 +18,7 @@ from typing import Final
 
 from evener._generated import layout
 from evener.datapath import bpf
-from evener.datapath.base import Attachment, FrameCount
+from evener.datapath.base import Attachment, FrameCount, Lane
 from evener.datapath.claims import end_abandoned
 from evener.datapath.grace import grace
 from evener.datapath.native import Core
@@ -150,6 +150,10 @@ class XdpDatapath:
 
     def frames(self) -> tuple[FrameCount, ...]:
         """None: what XDP's devices lose, the kernel counts (`ip -s link`)."""
+        return ()
+
+    def lanes(self) -> tuple[Lane, ...]:
+        """None: a packet is handled on the CPU that has received it."""
         return ()
 
     def grace(self) -> None:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from evener._generated import layout
 from evener._generated.reasons import SENTENCES, VERDICTS, Reason
-from evener.datapath.base import FrameCount
+from evener.datapath.base import FrameCount, Lane
 from evener.model import Backend, Pool, Service, endpoint
 from evener.observe.flows import Live, live
 from evener.observe.snapshot import Snapshot
@@ -207,6 +207,11 @@ def frames(counts: Iterable[FrameCount]) -> list[dict[str, Any]]:
         }
         for of in counts
     ]
+
+
+def lanes(of: Iterable[Lane]) -> list[dict[str, Any]]:
+    """One row for each of a reader's lanes: whether packets are spread over them."""
+    return [{"lane": lane.number, "lcore": lane.lcore, "packets": lane.packets} for lane in of]
 
 
 def _sum(numbers: Collection[int | None]) -> int | None:
