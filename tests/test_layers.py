@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # pure: the effective model and old ids in, records out
     "evener.tables": VALUES,
     # memory, programs, interfaces; the simulator
-    "evener.datapath": (*VALUES, "evener.clock", "evener.eal", "evener.tables"),
+    "evener.datapath": (*VALUES, "evener.clock", "evener.eal", "evener.netns", "evener.tables"),
     # those who look: the reading half of the seam, and the core in a scratch copy
     "evener.observe": (
         *VALUES,
@@ -209,26 +209,28 @@ INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^">]+)[>"]', re.MULTILINE)
 PLATFORM = {
     "core": set[str](),
     "drivers/dpdk": {
-        *(
-            f"rte_{n}.h"
-            for n in ("cycles", "eal", "errno", "ethdev", "launch", "lcore", "mbuf", "prefetch")
-        ),
+        *(f"rte_{n}.h" for n in ("cycles", "dev", "devargs", "eal", "errno", "ethdev")),
+        *(f"rte_{n}.h" for n in ("launch", "lcore", "mbuf", "prefetch")),
         "errno.h",
         "fcntl.h",
         "getopt.h",
         "linux/if.h",
         "linux/if_tun.h",
+        "net/if.h",
         "sched.h",
         "signal.h",
         "stdarg.h",
         "stdatomic.h",
+        "stddef.h",
         "stdio.h",
         "stdlib.h",
         "string.h",
         "sys/file.h",
         "sys/ioctl.h",
         "sys/mman.h",
+        "sys/socket.h",
         "sys/stat.h",
+        "sys/un.h",
         "time.h",
         "unistd.h",
     },

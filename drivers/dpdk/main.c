@@ -176,12 +176,14 @@ int main(int count, char **arguments)
 	share_open(&worker);
 	if (worker.netns)
 		enter(worker.netns);
+	devices_claim(own, arguments);
 	attach_queues(&worker);
 	/* net_tap has a signal sent with each frame. When too many wait, the kernel sends this one, which would end us. */
 	sigaction(SIGIO, &ignore, NULL);
 	if (rte_eal_init(own, arguments) < 0)
 		worker_fail("DPDK refuses its arguments (%s): datapath.eal: the lines above say why",
 			    rte_strerror(rte_errno));
+	devices_check();
 	ports_start(&worker);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);

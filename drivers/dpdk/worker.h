@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The parts of the worker: what main.c puts together. share.c maps the tables, ports.c sets devices up, lane.c is the
- * loop that packets go through.
+ * The parts of the worker: what main.c puts together. share.c maps the tables, devices.c sees that each device
+ * is there and nobody else's, ports.c sets them up, lane.c is the loop that packets go through.
  */
 #ifndef EVENER_WORKER_H
 #define EVENER_WORKER_H
@@ -50,6 +50,11 @@ void worker_fail(const char *format, ...) __attribute__((noreturn, format(printf
 void share_open(struct worker *worker);
 /* The tables as one lane sees them. */
 struct lb_env share_env(const struct worker *worker, lb_u32 lane);
+
+/* Before the EAL, with its arguments: nobody else in this network namespace has the interfaces from now on. */
+void devices_claim(int count, char **arguments);
+/* After it: each device that was named has a port, over the interface that was named. */
+void devices_check(void);
 
 /* Sets all DPDK ports up, with a queue for each lane; fills in worker->lanes and worker->pool. */
 void ports_start(struct worker *worker);

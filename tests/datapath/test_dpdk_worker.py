@@ -20,12 +20,14 @@ import pytest
 from evener._generated.reasons import Reason, Verdict
 from evener.config import loads
 from evener.datapath.dpdk_counts import counts
+from evener.datapath.dpdk_devices import check_free
 from evener.datapath.dpdk_share import HEAD, PAGE, Share, holder
+from evener.errors import InterfaceError
 from evener.observe import counters
 from evener.tables.memory import Sizes, shapes
 from tests.support.bpf import needs_namespaces
 from tests.support.dpdk_machine import DpdkMachine
-from tests.support.dpdk_worker import EAL, PATIENCE_S, Worker, build, roomy, share
+from tests.support.dpdk_worker import EAL, PATIENCE_S, Worker, build, namespace, owned, roomy, share
 from tests.support.machine import SIZES, SimMachine, TableMachine
 from tests.support.pcap import read_pcap, write_pcap
 from tests.support.segment import NETWORK, TEXT, answer, frame, to_vip
@@ -157,6 +159,63 @@ def test_eal(eal: tuple[str, ...], kernels: int, says: str, tables: Share, kerne
     base = [word for word in EAL if "-m" not in eal or word not in ("-m", "128")]
     assert says in refused([*base, *eal, "--", *own], kernel)
     assert not_held(tables)
+
+
+# ---- devices
+
+
+@pytest.fixture
+def place() -> Iterator[int]:
+    """A network namespace for devices."""
+    with owned(namespace()) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("devices", "says"),
+    [
+        (("--vdev=net_af_packet0,iface=no0",), "there is no interface no0 for net_af_packet0: "),
+        ((DEVICE, "--vdev=net_af_packet0,iface=no0"), "there is no interface no0 for net_af"),
+        ((DEVICE, "--vdev=net_pcap0,rx_pcap=/no"), "the device net_pcap0,rx_pcap=/no: the lines"),
+        (("-a", "0000:99:00.0"), "the card 0000:99:00.0 was not found"),
+        ((DEVICE, "-a99:00.0"), "the card 99:00.0 was not found"),
+        ((DEVICE, "--vdev=net_tap0,iface=tap0,odd=1"), "a mistake in net_tap0,iface=tap0,odd=1"),
+        (("--vdev=net_tap0,iface=sixteen_letters_",), "has at most 15 characters: "),
+        (
+            ("--vdev=net_tap0,iface=a", "--vdev=net_tap1,mac=fixed,iface=a"),
+            "a is in use by another",
+        ),
+    ],
+)
+def test_devices(
+    devices: tuple[str, ...], says: str, tables: Share, kernel: int, place: int
+) -> None:
+    """One that is not to be had is told of, also beside one that is."""
+    base = [word for word in EAL if word != "--no-pci" or "-a" not in "".join(devices)]
+    own = [f"--tables={tables.path}", f"--kernel=1:{kernel}", f"--netns=/proc/self/fd/{place}"]
+    assert says in refused([*base, "-l0", *devices, "--", *own], kernel, place)
+    assert not_held(tables)
+
+
+def test_an_interface_is_for_one_worker(
+    tables: Share, kernel: int, place: int, tmp_path: Path
+) -> None:
+    """Of a network namespace, and until that worker ends, in whichever way."""
+    eal = ["-l0", "--vdev=net_tap0,iface=tap0"]
+    own = [f"--netns=/proc/{os.getpid()}/fd/{place}"]
+    with Worker(tables.path, eal[1:], [kernel], place, ASAN) as worker:
+        worker.until(lambda: tables.head["ready"][0], "ready")
+        other = share(tmp_path / "other", SIZES)
+        words = [*own, f"--tables={other.path}", f"--kernel=1:{kernel}"]
+        assert "tap0 is in use by another worker" in refused([*EAL, *eal, "--", *words], kernel)
+        with pytest.raises(InterfaceError, match=f"worker, process {worker.process.pid} "):
+            check_free([*eal, "--", *own])
+        check_free([*eal, "--", *own], worker.process.pid)
+        check_free(["--vdev=net_tap0,iface=tap1", "--", *own])
+        check_free(eal)
+        worker.process.kill()
+        worker.process.wait()
+        check_free([*eal, "--", *own])
 
 
 # ---- files

@@ -201,6 +201,20 @@ def test_an_interface_that_is_no_tap_is_refused(home: Home, tmp_path: Path) -> N
     assert "tapdpdk" in home.links()
 
 
+def test_an_interface_that_another_one_has_is_left_alone(home: Home, tmp_path: Path) -> None:
+    with started(home, tmp_path, *EAL) as running:
+        worker = worker_of(running.ready())
+        home.ip("link set tapdpdk master br0")
+        before = home.ip("link show tapdpdk")
+        (other := tmp_path / "other").mkdir()
+        with started(home, other, *EAL) as second:
+            assert second.process.wait(20) == 5
+        assert f"tapdpdk is in use by another worker, process {worker} " in second.said
+        assert home.ip("link show tapdpdk") == before
+        namespaces.run(home.host(1), ["ping", "-c1", "-W3", VIP])
+    assert "tapdpdk" not in home.links()
+
+
 def test_a_worker_that_is_killed_keeps_its_place_in_the_bridge(home: Home, tmp_path: Path) -> None:
     with started(home, tmp_path, *EAL) as running:
         own = running.ready()

@@ -252,6 +252,24 @@ def test_too_little_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Non
     bench.open(eal=("--in-memory", *EAL)).remove()
 
 
+def test_an_interface_that_another_worker_has(bench: Bench) -> None:
+    """Nothing is started, and nothing that runs is ended for it."""
+    taken = (*EAL, "--vdev=net_tap0,iface=evener-taken")
+    with socket.socket(socket.AF_UNIX) as claim:
+        claim.bind("\0evener-dpdk:evener-taken")
+        says = f"evener-taken is in use by another worker, process {os.getpid()} "
+        datapath = bench.open(eal=taken)
+        with pytest.raises(InterfaceError, match=says):
+            datapath.attach(("tap0",))
+        datapath.remove()
+        first = bench.run()
+        first.close()
+        pid = bench.pid()
+        with pytest.raises(InterfaceError, match=says):
+            bench.run(eal=taken, sizes=replace(SIZES, services=SIZES.services * 2))
+        assert bench.pid() == pid
+
+
 def test_a_start_that_failed_leaves_nothing(bench: Bench) -> None:
     datapath = bench.open("--fail=x")
     with pytest.raises(DatapathError):

@@ -20,6 +20,7 @@ from evener.datapath import dpdk_counts, dpdk_eal
 from evener.datapath.base import Attachment, FrameCount, HopelessError, Lane
 from evener.datapath.claims import end_abandoned
 from evener.datapath.dpdk_before import Before
+from evener.datapath.dpdk_devices import check_free
 from evener.datapath.dpdk_rounds import Rounds, advice
 from evener.datapath.dpdk_share import (
     Share,
@@ -257,6 +258,7 @@ class DpdkDatapath:
             if worker is not None:
                 log.warning("the DPDK worker, pid %d, is replaced by another", worker.pid)
                 _check_room(0, self._path, self._eal, len(self._interfaces), _returned(worker))
+                check_free(self._eal, worker.pid)
                 worker.stop()
                 self._worker = None
             try:
@@ -309,6 +311,7 @@ class DpdkDatapath:
         if self._worker is not None:
             self._worker.release()
             self._worker = None
+        check_free(self._eal)
         self._ready = 0.0
         self._share.head["ready"] = 0
         self._end_abandoned()

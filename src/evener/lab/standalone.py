@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evener.api.client import Client
+from evener.datapath.dpdk_devices import check_free
 from evener.datapath.tap import Tap
 from evener.errors import EvenerError, MachineError
 from evener.instance import RUN_FOLDER, Instance
@@ -74,8 +75,8 @@ def running(
     :param addresses: of the exception path's interfaces, in their order
     :param check: called while waiting; may raise
 
-    Raises MachineError without the worker or root, ConfigError for a bad text, EvenerError when the
-    daemon does not start; then nothing stays.
+    Raises MachineError without the worker or root, ConfigError for a bad text, InterfaceError when another
+    worker has an interface, EvenerError when the daemon does not start; then nothing stays.
     """
     balancer.require(Driver.DPDK)
     if os.geteuid() != 0:
@@ -91,6 +92,7 @@ def running(
         # A name for this namespace that outlives this process: a worker may be started again later, and
         # the next start looks for TAPs there.
         namespaces.bind(home)
+        check_free(wanted.eal)
         for device in arguments.taps(wanted.eal):
             if tap.exists(device):
                 Tap.open(device).close()  # says why if it will not do
