@@ -45,7 +45,8 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def options(words: Sequence[str]) -> Iterator[Option]:
-    """The EAL's options in their order; what is behind "--" is not the EAL's."""
+    """The EAL's options in their order; what is behind "--" is not the EAL's. A word that belongs to none,
+    which the EAL ignores, has no name."""
     given = iter(split(words)[0])
     for word in given:
         if word.startswith("--"):
@@ -58,6 +59,8 @@ def options(words: Sequence[str]) -> Iterator[Option]:
                     yield Option(_SHORT[letter], word[at:] or next(given, ""))
                     break
                 yield Option(letter, "")
+        else:
+            yield Option("", word)
 
 
 def _whole(name: str) -> str:
@@ -75,6 +78,11 @@ def value(words: Sequence[str], *names: str) -> str | None:
     """What the last of the options says; None if none is given."""
     found = [option.value for option in options(words) if option.name in names]
     return found[-1] if found else None
+
+
+def strays(words: Sequence[str]) -> list[str]:
+    """Words that are no option and no option's value."""
+    return [option.value for option in options(words) if not option.name]
 
 
 def devices(words: Sequence[str]) -> list[str]:

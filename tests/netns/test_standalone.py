@@ -201,6 +201,55 @@ def test_an_interface_that_is_no_tap_is_refused(home: Home, tmp_path: Path) -> N
     assert "tapdpdk" in home.links()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("-l", "0"), 2, "no device is named"),
+        ((*EAL, "extra"), 2, "'extra' is no option of DPDK's"),
+        ((*EAL, "--address=10.0.0.10/24", "--address=10.0.0.11/24"), 2, "more addresses than dev"),
+        ((*EAL, "-m", "99999999"), 4, "too little memory"),
+        (("--vdev=net_tap0,iface=sixteen_letters_",), 5, "at most 15 characters"),
+        ((*EAL, "--vdev=net_af_packet0,iface=no0"), 7, "no interface no0 for net_af_packet0"),
+        (("--vdev=net_tap0,iface=tapdpdk,odd=1",), 7, "does not take tapdpdk for net_tap0"),
+    ],
+)
+def test_exit_codes_of_what_cannot_start(
+    home: Home, tmp_path: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    with started(home, tmp_path, *arguments) as running:
+        assert running.process.wait(20) == code, running.said
+    assert says in running.said
+    assert home.links() == {"lo", "br0", "h1", "h2", "h3"}
+
+
+def test_a_configuration_without_devices(home: Home, tmp_path: Path) -> None:
+    (file := tmp_path / "evener.toml").write_text(
+        """
+        [datapath]
+        driver = "xdp"
+        interfaces = ["eth0"]
+        [pool.web]
+        backends = ["10.0.0.2:8080"]
+        [service.web]
+        listen = "10.0.0.20:8080/tcp"
+        pool = "web"
+        [service.more]
+        listen = "10.0.0.21:8080/tcp"
+        pool = "web"
+        """
+    )
+    with started(
+        home, tmp_path, *EAL, "--config", str(file), "--address", "10.0.0.20/24"
+    ) as running:
+        own = running.ready()
+        home.ip("link set tapdpdk master br0")
+        namespaces.run(home.host(1), ["ping", "-c1", "-W3", "10.0.0.20"])
+        copy = Path(f"/run/evener/{own}.toml")
+        namespaces.run(own, [COMMAND.with_name("evener"), "apply", copy])
+    assert "evener: no --address is 10.0.0.21, which a service listens on" in running.said
+    assert "no --address is 10.0.0.20" not in running.said
+
+
 def test_an_interface_that_another_one_has_is_left_alone(home: Home, tmp_path: Path) -> None:
     with started(home, tmp_path, *EAL) as running:
         worker = worker_of(running.ready())

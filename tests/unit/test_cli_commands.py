@@ -134,6 +134,24 @@ def test_without_a_daemon(tmp_path: Path) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--quiet", "--narrate"], "--quiet and --narrate exclude each other"),
+        (["--address", "10.0.0.10"], "10.0.0.10 says no length; such as 10.0.0.10/24"),
+    ],
+)
+def test_what_dpdk_refuses(words: list[str], says: str) -> None:
+    result = run("dpdk", *words, "-l", "0", "--vdev=net_tap0,iface=tapdpdk")
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+def test_version_of_dpdk() -> None:
+    """Of evener: EAL would ask for a device first."""
+    assert run("dpdk", "--version").stdout == run("--version").stdout
+
+
 def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt

@@ -36,18 +36,18 @@ CARD, DEVICE = "0000:01:00.0", "net_tap0,iface=x"
         (["-vl", "0"], [("v", ""), ("l", "0")]),
         (["-vl0"], [("v", ""), ("l", "0")]),
         (["--no-huge", "--trace", "x"], [("no-huge", ""), ("trace", "x")]),
-        (["--huge-unlink", "always", "-m1"], [("huge-unlink", ""), ("m", "1")]),
+        (["--huge-unlink", "always", "-m1"], [("huge-unlink", ""), ("", "always"), ("m", "1")]),
         (["--huge-unlink=never"], [("huge-unlink", "never")]),
         (["--nonsense", "-m", "1"], [("nonsense", ""), ("m", "1")]),
         # what an option takes for its value is no option
         (["-l", "--vdev=a"], [("l", "--vdev=a")]),
-        (["--file-prefix", "-m", "5"], [("file-prefix", "-m")]),
-        (["-d", "-a", CARD], [("d", "-a")]),
+        (["--file-prefix", "-m", "5"], [("file-prefix", "-m"), ("", "5")]),
+        (["-d", "-a", CARD], [("d", "-a"), ("", CARD)]),
         # an end too early
         (["-l"], [("l", "")]),
         (["--vdev"], [("vdev", "")]),
         # neither are other words, and what is the worker's
-        (["x", "-", "-m", "5", "y"], [("m", "5")]),
+        (["x", "-", "-m", "5", "y"], [("", "x"), ("m", "5"), ("", "y")]),
         (["-m", "5", "--", "--vdev=a", "--", "-a", CARD], [("m", "5")]),
     ],
 )

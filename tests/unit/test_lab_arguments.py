@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
 
 from evener import config
-from evener.errors import ConfigError, EvenerError
+from evener.errors import ConfigError
 from evener.lab import arguments
 
 HOME = Path("/run/evener/home.netns")
@@ -91,12 +92,43 @@ def test_arguments_replace_those_of_the_file() -> None:
     assert arguments.configuration(FILE, TAP, HOME, "a.toml").eal == arguments.worker(TAP, HOME)
 
 
+WITHOUT = FILE[FILE.index("[pool") :]
+
+
+@pytest.mark.parametrize(
+    "datapath",
+    ["", 'driver = "xdp"\ninterfaces = ["eth7"]\n', 'driver = "sim"\n', 'driver = "dpdk"\n'],
+)
+def test_devices_are_filled_in(datapath: str) -> None:
+    """Into a file that names none, or those of another driver."""
+    text = f"[datapath]\nflows = 20_000\n{datapath}{WITHOUT}" if datapath else WITHOUT
+    wanted = arguments.configuration(text, (*TAP, "--vdev=net_null0"), HOME, "a.toml")
+    read = config.loads(wanted.text)
+    assert (read.pools, read.services) == (config.loads(FILE).pools, config.loads(FILE).services)
+    assert read.datapath.driver == "dpdk"
+    assert read.datapath.interfaces == wanted.interfaces == ("eth0", "eth1")
+    assert read.datapath.eal == wanted.eal
+    assert not datapath or read.datapath.flows == 20_000
+    with pytest.raises(arguments.CommandLineError, match="no device is named"):
+        arguments.configuration(text, (), HOME, "a.toml")
+
+
 def test_refusals() -> None:
-    with pytest.raises(EvenerError, match="no device is named"):
+    with pytest.raises(arguments.CommandLineError, match="no device is named"):
         arguments.configuration(None, ("-l", "0"), HOME, "")
-    with pytest.raises(EvenerError, match="its driver is xdp"):
-        arguments.configuration(
-            FILE.replace('"dpdk"', '"xdp"').replace("eal =", "#"), (), HOME, "a"
-        )
+    with pytest.raises(arguments.CommandLineError, match="'extra' is no option of DPDK's"):
+        arguments.configuration(None, (*TAP, "extra"), HOME, "")
     with pytest.raises(ConfigError, match=r"a\.toml"):
         arguments.configuration("[pool.x]\nbackends = 3\n", TAP, HOME, "a.toml")
+    with pytest.raises(ConfigError, match=r"1 problem .*\n  a\.toml:2: datapath\.driver: "):
+        arguments.configuration(f'[datapath]\ndriver = "dpkd"\n{WITHOUT}', TAP, HOME, "a.toml")
+
+
+def test_services_without_an_address() -> None:
+    more = WITHOUT + '[service.more]\nlisten = "10.0.0.11:80/tcp"\npool = "a.b"\n'
+    wanted = arguments.configuration(more, TAP, HOME, "a.toml")
+    here, there = IPv4Interface("10.0.0.10/24"), IPv4Interface("10.0.0.11/24")
+    assert arguments.unanswered(wanted, [here]) == ["10.0.0.11"]
+    assert arguments.unanswered(wanted, [there]) == ["10.0.0.10"]
+    two = arguments.configuration(more, (*TAP, "--vdev=net_null0"), HOME, "a.toml")
+    assert arguments.unanswered(two, [here, there]) == []

@@ -18,7 +18,7 @@ import pytest
 
 from evener.api.client import Client
 from evener.cli import dpdk
-from evener.errors import DatapathError, EvenerError
+from evener.errors import EvenerError
 from evener.lab import balancer, standalone, state
 
 
@@ -106,12 +106,18 @@ def test_one_that_runs_is_not_waited_for(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "ended"), [(-9, "was killed \\(SIGKILL\\)"), (4, "ended with exit code 4")]
+    ("code", "ended", "ours"),
+    [
+        (-9, "was killed \\(SIGKILL\\)", 7),
+        (1, "ended with exit code 1", 1),
+        (4, "ended with exit code 4", 4),
+    ],
 )
-def test_how_a_daemon_ended(code: int, ended: str) -> None:
+def test_how_a_daemon_ended(code: int, ended: str, ours: int) -> None:
     process: Any = SimpleNamespace(poll=lambda: code)
-    with pytest.raises(EvenerError, match=f"^the daemon {ended} \\(x\\): no luck$"):
+    with pytest.raises(EvenerError, match=f"^the daemon {ended} \\(x\\): no luck$") as starting:
         balancer.wait_answer(Client(), process, lambda: None, "x", lambda: "no luck")
     running: Any = SimpleNamespace(process=process, namespace="x")
-    with pytest.raises(DatapathError, match=f"^the daemon {ended} \\(x\\)$"):
+    with pytest.raises(EvenerError, match=f"^the daemon {ended} \\(x\\)$") as later:
         dpdk._check(running)
+    assert starting.value.exit_code == later.value.exit_code == ours

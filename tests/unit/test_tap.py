@@ -53,6 +53,15 @@ def test_made_up_and_gone_with_its_last_queue(inside: Inside) -> None:
     inside(test)
 
 
+def test_a_name_that_is_too_long(inside: Inside) -> None:
+    def test() -> None:
+        with pytest.raises(InterfaceError, match=r"at most 15 characters \(sixteen_letters_\)"):
+            Tap.open("sixteen_letters_")
+        assert socket.if_nameindex() == [(1, "lo")]
+
+    inside(test)
+
+
 def test_by_its_number(inside: Inside) -> None:
     def test() -> None:
         first = Tap.open("tap0")

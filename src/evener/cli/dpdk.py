@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evener import __version__
+
 if TYPE_CHECKING:
     from evener.lab.standalone import Standalone
 
@@ -32,6 +34,9 @@ class _Passing(click.Command):
 
 
 def _addresses(ctx: click.Context, option: Any, values: tuple[str, ...]) -> list[IPv4Interface]:
+    for value in values:
+        if "/" not in value:
+            raise click.BadParameter(f"{value} says no length; such as 10.0.0.10/24")
     try:
         return [IPv4Interface(value) for value in values]
     except ValueError as error:
@@ -50,13 +55,15 @@ def _addresses(ctx: click.Context, option: Any, values: tuple[str, ...]) -> list
 @click.option("--narrate", is_flag=True, help="Tell also of packets that are left to the kernel.")
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path),
-    help="What to balance. Default: 10.0.0.10:8080, to 10.0.0.2:8080 and 10.0.0.3:8080.",
+    help="What to balance; devices given here take the place of its own. "
+    "Default: 10.0.0.10:8080, to 10.0.0.2:8080 and 10.0.0.3:8080.",
 )  # fmt: skip
 @click.option(
     "--address", "addresses", metavar="ADDRESS/LENGTH", callback=_addresses, multiple=True,
     default=["10.0.0.10/24"],
     show_default=True, help="The balancer's own, one for each device.",
 )  # fmt: skip
+@click.version_option(__version__, prog_name="evener", message="%(prog)s %(version)s")
 @click.argument("eal", nargs=-1, type=click.UNPROCESSED, metavar="EAL-ARGUMENTS...")
 @click.pass_context
 def command(
@@ -76,13 +83,20 @@ def command(
     lives in a network namespace of its own, evener-dpdk; commands find the daemon there. Of all this
     nothing stays at the end. What stays is the machine's: a tmpfs on /run/evener/tables, mounted once.
 
+    FILE may be without [datapath], or be for another driver: what runs is a copy of it with the driver and
+    the devices filled in. To change something, edit that copy, which is named at the start, and
+    `evener apply` it; FILE itself is refused then, as devices cannot change.
+
     \b
     Example: evener dpdk -l 0 --vdev=net_tap0,iface=tapdpdk
     """
     from evener.cli.common import read_text
     from evener.lab import standalone
+    from evener.lab.arguments import CommandLineError
     from evener.lab.stop import Stop, StoppedError
 
+    if quiet and narrate:
+        raise click.UsageError("--quiet and --narrate exclude each other: leave one of them out")
     text = None if config is None else read_text(config)
     words = (*eal, *ctx.meta["behind"])
     stop = Stop()
@@ -91,11 +105,15 @@ def command(
             stop.listening(),
             standalone.running(words, text, str(config), addresses, stop.check) as running,
         ):
+            for vip in running.unanswered:
+                click.echo(f"evener: {_unanswered(vip)}", err=True)
             click.echo("\n".join(_welcome(running)) + "\n")
             with _Teller(running, narrate) if not quiet else nullcontext():
                 while not stop.wanted:
                     _check(running)
                     time.sleep(_LOOK_S)
+    except CommandLineError as error:
+        raise click.UsageError(str(error)) from error
     except StoppedError as error:  # before it was ready
         click.echo(f"evener: {error}", err=True)
         sys.exit(128 + error.number)
@@ -109,11 +127,17 @@ def main() -> None:
 
 
 def _check(running: Standalone) -> None:
-    from evener.errors import DatapathError
-    from evener.lab import balancer
+    from evener.lab.balancer import ended
 
     if (code := running.process.poll()) is not None:
-        raise DatapathError(balancer.how_it_ended(code), running.namespace)
+        raise ended(code, running.namespace)
+
+
+def _unanswered(vip: str) -> str:
+    return (
+        f"no --address is {vip}, which a service listens on, so nobody answers ARP requests for it: "
+        f"add --address {vip}/LENGTH, unless your routers send it here"
+    )
 
 
 def _welcome(running: Standalone) -> list[str]:

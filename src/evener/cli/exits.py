@@ -16,7 +16,10 @@ EXIT_CODES: Final[tuple[tuple[int, str], ...]] = (
     (5, "a network interface is absent or unsuitable"),
     (6, "the daemon cannot be reached, or refused"),
     (7, "the datapath failed: load, attach, publish"),
-    (INTERRUPTED, "ended by Ctrl-C"),
+    (
+        INTERRUPTED,
+        "ended by Ctrl-C; 0 where that is the way to end it: run, and dpdk once it is ready",
+    ),
 )
 
 

@@ -31,6 +31,7 @@ _IFF_DETACH_QUEUE: Final = 0x0400
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 1
+_NAME_MAX: Final = 15  # IFNAMSIZ, without the byte that ends it
 
 _IFREQ: Final = struct.Struct("=16sH22x")  # ifr_name, ifr_flags
 
@@ -47,8 +48,13 @@ class Tap:
     def open(cls, name: str) -> Tap:
         """A further queue of the device of that name, which is made if there is none, and is up afterwards.
 
-        MachineError: this machine has no TAP devices. InterfaceError: the name is another device's.
+        MachineError: this machine has no TAP devices. InterfaceError: the name is too long, or
+        another device's.
         """
+        if len(name.encode()) > _NAME_MAX:
+            raise InterfaceError(
+                f"the name of an interface has at most {_NAME_MAX} characters", name, "shorten it"
+            )
         try:
             descriptor = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evener import config
-from evener.eal import devices, has, split
-from evener.errors import EvenerError
-from evener.model import Driver
+from evener.eal import devices, has, split, strays
+from evener.errors import ConfigError, EvenerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from ipaddress import IPv4Interface
     from pathlib import Path
 
 _IDLE_US = 50
@@ -31,39 +31,72 @@ pool = "web"
 """
 
 
+class CommandLineError(EvenerError):
+    """The arguments are wrong, or too few."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A configuration, and of it: interfaces of the exception path, DPDK's arguments."""
+    """A configuration, and of it: interfaces of the exception path, DPDK's arguments, the VIPs."""
 
     text: str
     interfaces: tuple[str, ...]
     eal: tuple[str, ...]
+    vips: tuple[str, ...]
 
 
 def configuration(text: str | None, eal: Sequence[str], netns: Path, source: str) -> Wanted:
     """The configuration that the daemon is to run with.
 
-    :param text: the user's, named `source` in errors; None for the scenario
+    :param text: the user's, named `source` in errors; None for the scenario. Its driver may be another, or
+        none: what it says of devices is then not for us
     :param eal: DPDK's arguments, and behind "--" the worker's; empty for those of the text
     :param netns: where devices are made
 
-    Raises ConfigError for what is wrong with the text, EvenerError when nobody names a device.
+    Raises ConfigError for what is wrong with the text, CommandLineError for a word that belongs to no option,
+    and when nobody names a device.
     """
-    table: dict[str, Any] = tomllib.loads(_SCENARIO)
-    interfaces = tuple(f"eth{number}" for number in range(len(devices(eal))))
-    if text is not None:
-        read = config.loads(text, source)
-        if read.datapath.driver is not Driver.DPDK:
-            raise EvenerError(f"its driver is {read.datapath.driver}", source, 'driver = "dpdk"')
-        table = tomllib.loads(text)
-        interfaces = read.datapath.interfaces
-        eal = eal or read.datapath.eal
+    if left := strays(eal):
+        raise CommandLineError(
+            f"{left[0]!r} is no option of DPDK's, nor the value of one",
+            " ".join(eal),
+            "leave it out",
+        )
+    table: dict[str, Any] = tomllib.loads(_SCENARIO) if text is None else _read(text, source)
+    datapath = table.get("datapath", {})
+    own = datapath if datapath.get("driver") == "dpdk" else {}
+    eal = eal or own.get("eal", [])
     if not devices(eal):
-        raise EvenerError("no device is named", " ".join(eal), f"such as {_EXAMPLE}")
+        raise CommandLineError("no device is named", " ".join(eal), f"such as {_EXAMPLE}")
     whole = worker(eal, netns)
-    datapath = {**table.get("datapath", {}), "driver": "dpdk"}
-    table["datapath"] = {**datapath, "interfaces": [*interfaces], "eal": [*whole]}
-    return Wanted("\n".join(_toml(table)) + "\n", interfaces, whole)
+    interfaces = own.get("interfaces") or [f"eth{number}" for number in range(len(devices(eal)))]
+    replaced = {"driver": "dpdk", "interfaces": interfaces, "eal": [*whole]}
+    made = "\n".join(_toml({**table, "datapath": {**datapath, **replaced}})) + "\n"
+    read = config.loads(made, source)
+    vips = dict.fromkeys(str(service.address) for service in read.services)
+    return Wanted(made, read.datapath.interfaces, whole, tuple(vips))
+
+
+def _read(text: str, source: str) -> dict[str, Any]:
+    """A configuration that need not say where packets come from; ConfigError for all else."""
+    try:
+        config.loads(text, source)
+    except ConfigError as error:
+        missing = [f"datapath.{key}: is missing" for key in ("interfaces", "eal")]
+        left = [
+            problem
+            for problem in error.problems
+            if not f"{problem.path}: {problem.message}".startswith(tuple(missing))
+        ]
+        if left:
+            raise ConfigError(left, source) from None
+    return tomllib.loads(text)
+
+
+def unanswered(wanted: Wanted, addresses: Sequence[IPv4Interface]) -> list[str]:
+    """VIPs that no interface of the exception path has, so that nobody says where they are."""
+    there = {str(address.ip) for address in addresses[: len(wanted.interfaces)]}
+    return [vip for vip in wanted.vips if vip not in there]
 
 
 def taps(eal: Sequence[str]) -> list[str]:

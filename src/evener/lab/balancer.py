@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evener.api.client import Client
-from evener.errors import DaemonError, EvenerError
+from evener.errors import ConfigError, DaemonError, DatapathError, EvenerError, by_exit_code
 from evener.instance import Instance
 from evener.lab import namespaces, topology
 from evener.model import Driver
@@ -129,6 +129,13 @@ def wait_ready(
     wait_answer(client(lab), process, check, lab.name, lambda: words(log))
 
 
+def ended(code: int, name: str, words: str = "") -> EvenerError:
+    """The error of a daemon that ended by itself: of the kind that its exit code tells."""
+    kinds = by_exit_code()
+    kinds.pop(ConfigError.exit_code)  # it is made of problems
+    return kinds.get(code, DatapathError)(how_it_ended(code), name, words)
+
+
 def wait_answer(
     asked: Client,
     process: subprocess.Popen[bytes],
@@ -141,7 +148,7 @@ def wait_answer(
     while time.monotonic() < end:
         check()
         if (code := process.poll()) is not None:
-            raise EvenerError(how_it_ended(code), name, words())
+            raise ended(code, name, words())
         try:
             status = asked.status()
         except DaemonError:

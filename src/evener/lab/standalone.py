@@ -50,13 +50,15 @@ may take to clean up after one that was killed."""
 
 @dataclass(slots=True)
 class Standalone:
-    """A balancer that runs. namespace: its own; taps: those that were made for it."""
+    """A balancer that runs. namespace: its own; taps: those that were made for it;
+    unanswered: VIPs that it has not for an address."""
 
     namespace: str
     config: Path
     client: Client
     process: subprocess.Popen[bytes]
     taps: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -70,8 +72,8 @@ def running(
     """Make all of it, and take it away at the end.
 
     :param eal: DPDK's arguments, and behind "--" the worker's, to which this namespace is added
-    :param text: a configuration, of which `eal`, if there is any, replaces `datapath.eal`; errors call
-        it `source`. None for the scenario: 10.0.0.10:8080, served by 10.0.0.2 and 10.0.0.3
+    :param text: a configuration; see arguments.configuration. Errors call it `source`. None for the scenario:
+        10.0.0.10:8080, served by 10.0.0.2 and 10.0.0.3
     :param addresses: of the exception path's interfaces, in their order
     :param check: called while waiting; may raise
 
@@ -85,6 +87,12 @@ def running(
         name, record = _claim(stack, check)
         home = RUN_FOLDER / f"{name}.netns"
         wanted = arguments.configuration(text, eal, home, source)
+        if len(addresses) > len(wanted.interfaces):
+            raise arguments.CommandLineError(
+                f"there are more addresses than devices, {len(addresses)} and {len(wanted.interfaces)}",
+                "--address",
+                "give one for each device",
+            )
         owner = state.identify([os.getpid()])
         note: dict[str, Any] = {"owner": owner, "home": str(home), "taps": [], "processes": []}
         stack.callback(_clean, name, record, note)
@@ -120,7 +128,8 @@ def running(
         stack.callback(_end, process)
         client = Client(namespaces.in_namespace(name, Instance.here).socket)
         balancer.wait_answer(client, process, check, name, lambda: "it has said why")
-        yield Standalone(name, config, client, process, note["taps"])
+        unanswered = arguments.unanswered(wanted, addresses)
+        yield Standalone(name, config, client, process, note["taps"], unanswered)
 
 
 def _claim(stack: ExitStack, check: Callable[[], None]) -> tuple[str, Path]:
