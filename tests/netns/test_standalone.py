@@ -264,6 +264,23 @@ def test_an_interface_that_another_one_has_is_left_alone(home: Home, tmp_path: P
     assert "tapdpdk" not in home.links()
 
 
+def test_of_two_that_start_at_once_one_has_the_interface(home: Home, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    with (
+        started(home, tmp_path / "one", *EAL) as one,
+        started(home, tmp_path / "other", *EAL) as other,
+    ):
+        both = (one, other)
+        wait_until(lambda: any(each.process.poll() is not None for each in both), "an end", 30)
+        (late,) = [each for each in both if each.process.poll() is not None]
+        assert late.process.returncode == 5
+        assert "tapdpdk is in use by another worker, process " in late.said
+        (other if late is one else one).ready()
+        home.ip("link set tapdpdk master br0")
+        namespaces.run(home.host(1), ["ping", "-c1", "-W3", VIP])
+
+
 def test_a_worker_that_is_killed_keeps_its_place_in_the_bridge(home: Home, tmp_path: Path) -> None:
     with started(home, tmp_path, *EAL) as running:
         own = running.ready()

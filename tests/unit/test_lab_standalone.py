@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -20,6 +21,7 @@ from evener.api.client import Client
 from evener.cli import dpdk
 from evener.errors import EvenerError
 from evener.lab import balancer, standalone, state
+from evener.lab.stop import StoppedError
 
 
 @pytest.fixture
@@ -94,6 +96,24 @@ def test_another_start_that_is_cleaning_up_is_waited_for(folder: Path) -> None:
     claim()
     assert not record.exists()
     other.join()
+
+
+def test_starts_in_one_namespace_take_turns() -> None:
+    """Until the one before is ready or gone; a signal ends the wait."""
+    asked = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise StoppedError(signal.SIGINT)
+
+    with standalone._turn(check) as first:
+        with pytest.raises(StoppedError), standalone._turn(check):
+            pass
+        first.close()
+        with standalone._turn(check):
+            pass
+    assert len(asked) == 3
 
 
 def test_one_that_runs_is_not_waited_for(folder: Path) -> None:

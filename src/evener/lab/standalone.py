@@ -27,7 +27,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from evener.api.client import Client
 from evener.datapath.dpdk_devices import check_free
@@ -93,6 +93,7 @@ def running(
                 "--address",
                 "give one for each device",
             )
+        turn = stack.enter_context(_turn(check))
         owner = state.identify([os.getpid()])
         note: dict[str, Any] = {"owner": owner, "home": str(home), "taps": [], "processes": []}
         stack.callback(_clean, name, record, note)
@@ -128,6 +129,7 @@ def running(
         stack.callback(_end, process)
         client = Client(namespaces.in_namespace(name, Instance.here).socket)
         balancer.wait_answer(client, process, check, name, lambda: "it has said why")
+        turn.close()
         unanswered = arguments.unanswered(wanted, addresses)
         yield Standalone(name, config, client, process, note["taps"], unanswered)
 
@@ -153,6 +155,21 @@ def _claim(stack: ExitStack, check: Callable[[], None]) -> tuple[str, Path]:
         if name not in namespaces.names() and not record.exists() and _lock(name, stack):
             return name, record
     raise EvenerError("the names of the namespace are taken", NAME, f"ip netns del {NAME}")
+
+
+@contextmanager
+def _turn(check: Callable[[], None]) -> Iterator[IO[bytes]]:
+    """Starts in one namespace take turns: each until it is ready, when it closes the file, or has cleaned
+    up. Else two could find an interface free, and the one whose worker comes too late would remove it."""
+    with Path("/proc/thread-self/ns/net").open("rb") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                check()
+                time.sleep(_LOOK_S)
+        yield file
 
 
 def _lock(name: str, stack: ExitStack) -> bool:
