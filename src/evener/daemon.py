@@ -104,7 +104,7 @@ def _reload(daemon: Daemon, running: set[asyncio.Task[None]]) -> None:
         try:
             await daemon.reload()
         except EvenerError as error:
-            log.error("the configuration in force stays: %s", error)
+            log.error("reading the file again failed: %s", error)
         except Exception as error:
             log.exception("the configuration could not be read again: %s", error)
         finally:

@@ -234,7 +234,7 @@ def test_a_worker_that_is_stopped(tmp_path: Path) -> None:
         assert system.workers == [worker]
         assert "many" not in {row["service"] for row in system.rows("services")}
         log = system.log.read_text()
-        assert "a test was not applied: the DPDK worker's lanes stand still" in log
+        assert "applying a test failed: the DPDK worker's lanes stand still" in log
         assert f"worker {worker} comes round again" in log
         assert system.apply(text + MANY) > generation
 

@@ -347,6 +347,9 @@ def test_show_status(tmp_path: Path) -> None:
         "memory:        40.0 MiB\n"
         "\n1 warning:\n  eth1: transmit offload\n"
     )
+    two = {**STATUS, "warnings": ["a:\n  b: c", "d"]}
+    result = ask(tmp_path, {"GET /v1/status": (200, two)}, "show", "status")
+    assert result.output.endswith("\n2 warnings:\n  a:\n    b: c\n  d\n")
     for number, text in ((4711, "worker 4711"), (0, "worker none")):
         with_dpdk = {**STATUS, "driver": "dpdk", "worker": number}
         result = ask(tmp_path, {"GET /v1/status": (200, with_dpdk)}, "show", "status")

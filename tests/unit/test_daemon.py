@@ -18,7 +18,7 @@ from evener import daemon as whole
 from evener.api import server
 from evener.control.daemon import Daemon
 from evener.datapath.base import HopelessError
-from evener.errors import DaemonError, DatapathError
+from evener.errors import ConfigError, DaemonError, DatapathError
 from evener.instance import Instance
 from evener.model import Config
 from evener.tables.effective import Network, NextHop
@@ -311,6 +311,29 @@ def test_a_large_file_is_understood_beside_the_event_loop(
     asyncio.run(getattr(daemon, what)(TEXT, "a test"))
     assert where
     assert threading.main_thread() not in where
+
+
+def test_a_reload_that_was_refused_is_told_of_until_a_good_one(
+    daemon: Daemon, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    daemon.path = tmp_path_factory.mktemp("etc") / "lab.toml"
+    daemon._watcher = Nowhere()  # type: ignore[assignment]
+    before = daemon.status()["warnings"]
+    for text, what, error in (
+        (TEXT.replace("pool", "poool"), "\n  {}:6: ", ConfigError),
+        (TEXT.replace("flows = 1024", "flows = 5000"), "cannot change from 1024", DatapathError),
+    ):
+        daemon.path.write_text(text)
+        with pytest.raises(error):
+            asyncio.run(daemon.reload())
+        (told,) = [w for w in daemon.status()["warnings"] if w not in before]
+        assert told.startswith("the file was read again and is not in force: ")
+        assert what.format(daemon.path) in told
+    asyncio.run(daemon._publish(daemon.config))  # of a change of the network
+    assert len(daemon.status()["warnings"]) == len(before) + 1
+    daemon.path.write_text(TEXT)
+    asyncio.run(daemon.reload())
+    assert daemon.status()["warnings"] == before
 
 
 def test_a_reload_that_fails_in_an_unforeseen_way_is_told_of(

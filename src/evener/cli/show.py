@@ -4,6 +4,7 @@ users know."""
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import Any
 
 import click
@@ -196,7 +197,7 @@ def status(as_json: bool) -> None:
     if answer["warnings"]:
         click.echo(f"\n{plural(len(answer['warnings']), 'warning')}:")
         for warning in answer["warnings"]:
-            click.echo(f"  {warning}")
+            click.echo(indent(warning, "  "))
     return None
 
 

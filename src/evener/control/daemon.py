@@ -83,6 +83,7 @@ class Daemon:
         self._running = False
         self._gone: set[str] = set()
         self._refused = ""
+        self._not_reloaded = ""  # why the file, which was read again, is not in force
         self._unpublished = ""  # why the network's last change could not be
 
     def _warn(self, text: str) -> None:
@@ -143,12 +144,20 @@ class Daemon:
         try:
             return await self._change(config)
         except EvenerError as error:
-            log.error("%s was not applied: %s", source, error)
+            log.error("applying %s failed: %s", source, error)
             raise
 
     async def reload(self) -> tuple[int, list[str]]:
-        """Apply the file that the daemon was started with, as it is now."""
-        return await self._change(await asyncio.to_thread(configuration.load, self.path))
+        """Apply the file that the daemon was started with, as it is now. Errors are those of `apply`; the
+        status has them until something is applied."""
+        config = None
+        try:
+            config = await asyncio.to_thread(configuration.load, self.path)
+            return await self._change(config)
+        except Exception as error:
+            failure = f"the file was read again and is not in force: {error}"
+            self._not_reloaded = failure if config is not self.config else ""
+            raise
 
     async def differences(self, text: str, source: str) -> tuple[list[str], list[str]]:
         """What `apply` would change, and why it would refuse to, if it would."""
@@ -169,6 +178,7 @@ class Daemon:
             except EvenerError:
                 await asyncio.to_thread(self._attach, tuple(a.interface for a in before))
                 raise
+            self._not_reloaded = ""
         for change in changes:
             log.info("%s", change)
         log.info("generation %d is in force", generation)
@@ -422,7 +432,7 @@ class Daemon:
             "flows": {"capacity": self.config.datapath.flows, "records": sizes.flows},
             "memory_bytes": total_bytes(sizes),
             "adopted": self.adopted,
-            "warnings": [*self.warnings, *self._troubles],
+            "warnings": [*self.warnings, *filter(None, [self._not_reloaded]), *self._troubles],
         }
 
 

@@ -32,6 +32,7 @@ from evener.datapath.dpdk_share import (
     offsets,
     old_name,
     room,
+    why_grown,
 )
 from evener.datapath.dpdk_worker import Worker
 from evener.datapath.native import Core, fence
@@ -132,7 +133,9 @@ class DpdkDatapath:
         if self._old is not None:
             self._share.inherit(self._old)
             if self._worker is not None:
-                self._warn("the DPDK worker is started anew: its tables were too small")
+                self._warn(
+                    f"the DPDK worker is started anew: {why_grown(self._old.sizes, self._share.sizes)}"
+                )
         elif old is not None and self._worker is not None:
             self._compare_arguments(self._worker)
         self.tables.prepare(new_seed())

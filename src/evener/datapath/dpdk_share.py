@@ -26,6 +26,7 @@ from evener.tables.memory import (
     layout_digest,
     no_smaller,
     shapes,
+    size_changes,
 )
 
 MAGIC: Final = b"evener-1"
@@ -270,6 +271,13 @@ def grown(wanted: Sizes, old: Sizes) -> Sizes:
     """Sizes with room for what is wanted and for the ids and lanes that there are."""
     there = {field.name: getattr(old, field.name) for field in fields(Sizes)}
     return replace(no_smaller(wanted, there), cpus=max(wanted.cpus, old.cpus))
+
+
+def why_grown(old: Sizes, new: Sizes) -> str:
+    """What those sizes had no room for: half a sentence."""
+    if size_changes(old, new) == ["cpus"]:
+        return f"datapath.eal names {new.cpus} lcores, and its tables had room for {old.cpus}"
+    return "its tables were too small"
 
 
 def holder(path: Path) -> int:
