@@ -49,10 +49,10 @@ enum lb_link {
 
 /* What the kernel has counted of a device's interface, where the device does not count: the daemon writes it. */
 struct lb_kernel_count {
-	lb_u32 ifindex; /* 0: it was never looked at */
-	lb_u32 reserved;
-	lb_u64 seen;   /* its count then */
-	lb_u64 missed; /* frames that found the device's queue full, altogether */
+	lb_u32 ifindex; /* as this worker has it; 0: it was never looked at */
+	lb_u32 worker;	/* its process number */
+	lb_u64 seen;	/* what the kernel had counted when they were last looked at */
+	lb_u64 missed;	/* frames that found the device's queue full, altogether */
 };
 
 /* How many records the tables have: src/evener/tables/memory.py, Sizes. */

@@ -141,6 +141,12 @@ def test_what_the_kernel_counts_is_missed(make: Make) -> None:
     machine.there["tapdpdk"] = replace(WELL, ifindex=6, tx_dropped=4)
     machine.head["device"]["imissed"][2] = 3  # a later DPDK may count
     assert machine.missed() == [39, 34, 2, 3]
+    machine.pid = 8
+    machine.there["tapdpdk"] = replace(WELL, ifindex=6, tx_dropped=9)  # while nobody had it
+    assert machine.missed() == [39, 34, 2, 3]
+    machine.devices = Devices(3)  # the next daemon
+    machine.there["tapdpdk"] = replace(WELL, ifindex=6, tx_dropped=10)
+    assert machine.missed() == [40, 35, 2, 3]
 
 
 def test_where_nobody_counts(make: Make) -> None:

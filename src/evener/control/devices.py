@@ -119,6 +119,7 @@ class Devices:
             if found is not None:
                 dpdk_counts.note_missed(
                     head["kernel"][port],
+                    worker.pid,
                     found.ifindex,
                     getattr(found, dpdk_counts.KERNEL_COUNTS.get(wire.driver, "rx_dropped")),
                 )

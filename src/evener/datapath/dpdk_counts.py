@@ -38,12 +38,14 @@ UNCOUNTED: Final = ("net_af_packet", "net_virtio_user")
 """Devices of whose full queues nobody knows."""
 
 
-def note_missed(record: Any, ifindex: int, counted: int) -> None:
+def note_missed(record: Any, worker: int, ifindex: int, counted: int) -> None:
     """Count on in a record of dpdk_share.KERNEL. counted: by the kernel, since it made the interface of that
-    number; what it had counted when it was first seen is not ours."""
-    if record["ifindex"] == ifindex and counted > record["seen"]:
+    number. What it drops while nobody has the interface open found no queue, rather than a full one: a worker
+    begins with what there is when it is first seen."""
+    same = record["worker"] == worker and record["ifindex"] == ifindex
+    if same and counted > record["seen"]:
         record["missed"] += counted - record["seen"]
-    record["ifindex"], record["seen"] = ifindex, counted
+    record["worker"], record["ifindex"], record["seen"] = worker, ifindex, counted
 
 
 def counts(

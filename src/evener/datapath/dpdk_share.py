@@ -49,7 +49,7 @@ DEVICE: Final = np.dtype(
 )
 """struct lb_device."""
 KERNEL: Final = np.dtype(
-    [("ifindex", "<u4"), ("reserved", "<u4"), ("seen", "<u8"), ("missed", "<u8")]
+    [("ifindex", "<u4"), ("worker", "<u4"), ("seen", "<u8"), ("missed", "<u8")]
 )
 """struct lb_kernel_count."""
 HEAD: Final = np.dtype(
