@@ -256,6 +256,7 @@ def told(system: Running, text: str) -> None:
             else not system.api.status()["warnings"]
         ),
         text or "no warning",
+        60,
     )
 
 
