@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of DPDK's EAL, read as the EAL itself reads it: by the rules of getopt_long(3).
+"""The command line of DPDK's EAL, and behind "--" the worker's own, read as these two read them: by the rules
+of getopt_long(3).
 
 Pure: lists of words in, names and values out. `-a0000:01:00.0`, `-a 0000:01:00.0`, `--allow=0000:01:00.0`,
 `--allow 0000:01:00.0` and `--al=0000:01:00.0` are one and the same. A word that an option takes as its value
@@ -28,6 +29,8 @@ _WITHOUT_VALUE: Final = (
     "huge-unlink", "huge-worker-stack",
 )  # fmt: skip
 _LONG: Final = (*_WITH_VALUE, *_WITHOUT_VALUE)
+_OWN: Final = ("tables", "kernel", "netns", "idle-us")
+"""The worker's (drivers/dpdk/main.c), all with a value; a test compares them."""
 
 
 class Option(NamedTuple):
@@ -50,9 +53,7 @@ def options(words: Sequence[str]) -> Iterator[Option]:
     given = iter(split(words)[0])
     for word in given:
         if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            name = _whole(name)
-            yield Option(name, value if equals or name not in _WITH_VALUE else next(given, ""))
+            yield _long(word, given, _LONG, _WITH_VALUE)
         elif word.startswith("-"):
             for at, letter in enumerate(word[1:], 2):
                 if letter in _SHORT:
@@ -63,10 +64,23 @@ def options(words: Sequence[str]) -> Iterator[Option]:
             yield Option("", word)
 
 
-def _whole(name: str) -> str:
-    """The option that a name means, which may be cut short for as long as it means one alone."""
-    meant = [known for known in _LONG if known.startswith(name)]
-    return meant[0] if len(meant) == 1 else name
+def own_options(words: Sequence[str]) -> Iterator[Option]:
+    """The worker's options, those behind "--", in their order, and its words that belong to none."""
+    given = iter(split(words)[1])
+    for word in given:
+        if word == "--":
+            return
+        yield _long(word, given, _OWN, _OWN) if word.startswith("--") else Option("", word)
+
+
+def _long(
+    word: str, following: Iterator[str], known: Sequence[str], with_value: Sequence[str]
+) -> Option:
+    """One with a long name, which may be cut short for as long as it means one alone."""
+    name, equals, value = word[2:].partition("=")
+    meant = [whole for whole in known if whole.startswith(name)]
+    name = meant[0] if len(meant) == 1 else name
+    return Option(name, value if equals or name not in with_value else next(following, ""))
 
 
 def has(words: Sequence[str], *names: str) -> bool:
@@ -80,6 +94,12 @@ def value(words: Sequence[str], *names: str) -> str | None:
     return found[-1] if found else None
 
 
+def own_value(words: Sequence[str], name: str) -> str | None:
+    """What the last of the worker's options of that name says; None if none is given."""
+    found = [option.value for option in own_options(words) if option.name == name]
+    return found[-1] if found else None
+
+
 def strays(words: Sequence[str]) -> list[str]:
     """Words that are no option and no option's value."""
     return [option.value for option in options(words) if not option.name]
@@ -88,3 +108,11 @@ def strays(words: Sequence[str]) -> list[str]:
 def devices(words: Sequence[str]) -> list[str]:
     """What DPDK makes a port of: virtual devices (--vdev), and addresses on a bus (-a, --allow)."""
     return [o.value for o in options(words) if o.name in ("vdev", "allow")]
+
+
+def interface_of(device: str) -> str:
+    """The kernel's interface that a device opens; "" if its arguments name none. What is a path (net_vhost)
+    or a pattern is none (drivers/dpdk/devices.c)."""
+    _, _, behind = device.partition(",iface=")
+    name = behind.partition(",")[0]
+    return "" if "/" in name or "%" in name else name

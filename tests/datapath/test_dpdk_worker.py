@@ -210,6 +210,12 @@ def test_an_interface_is_for_one_worker(
         assert "tap0 is in use by another worker" in refused([*EAL, *eal, "--", *words], kernel)
         with pytest.raises(InterfaceError, match=f"worker, process {worker.process.pid} "):
             check_free([*eal, "--", *own])
+        for written in (["--netns", own[0][8:]], ["--net" + own[0][7:]]):
+            assert "tap0 is in use by another worker" in refused(
+                [*EAL, *eal, "--", *words[1:], *written], kernel
+            )
+            with pytest.raises(InterfaceError, match="tap0 is in use"):
+                check_free([*eal, "--", *written])
         check_free([*eal, "--", *own], worker.process.pid)
         check_free(["--vdev=net_tap0,iface=tap1", "--", *own])
         check_free(eal)

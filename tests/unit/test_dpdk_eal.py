@@ -157,6 +157,12 @@ def test_the_whole_command_and_what_of_it_was_chosen() -> None:
     assert eal.choices(line) == eal.choices(other) == [*SAFE, VDEV, "--", "--idle-us=5"]
 
 
+@pytest.mark.parametrize("ours", ["--tables=/x", "--tab=/x", "--kernel", "--k=1:2"])
+def test_what_the_daemon_says_itself(ours: str) -> None:
+    with pytest.raises(DatapathError, match=r"--(tables|kernel) is the daemon's to say"):
+        eal.command("/evener-dpdk", [VDEV, "--", ours], "/run/x.tables", [(7, 9)])
+
+
 def test_the_interfaces_of_devices() -> None:
     two = ["--vdev=net_tap0,iface=tap1", "--vdev", "net_null0,size=64"]
     assert eal.wires(two, 2) == (("net_tap", "tap1"), ("net_null", ""))

@@ -668,7 +668,7 @@ def test_what_is_wrong_is_said_before_anything_ends(
 ) -> None:
     bench.run().close()
     pid = bench.pid()
-    with pytest.raises(DatapathError, match="--tables=x is the daemon's to say"):
+    with pytest.raises(DatapathError, match="--tables is the daemon's to say"):
         bench.open("--tables=x", sizes=LARGER)
     with pytest.raises(DatapathError, match="does not name lcores"):
         bench.open(sizes=LARGER, eal=("-l", "a", *EAL))

@@ -5,6 +5,7 @@ That DPDK itself reads them so is tested where there is a worker (tests/datapath
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from evener.config import loads
 from evener.datapath import dpdk_eal
 from evener.errors import ConfigError
 from evener.lab import arguments
+from tests.support.bpf import ROOT
 
 CARD, DEVICE = "0000:01:00.0", "net_tap0,iface=x"
 
@@ -90,6 +92,55 @@ def test_all_who_read_it_find_the_same_devices(
     assert ("--no-pci" in dpdk_eal.complete(words, 1)) is not (card or "-b" + CARD in words)
     modes = ("net_tap",) if DEVICE in found else ("dpdk",)
     assert dpdk_eal.port_modes(words, 1) == modes
+
+
+@pytest.mark.parametrize(
+    ("own", "netns"),
+    [
+        ([], None),
+        (["--netns=/x"], "/x"),
+        (["--netns", "/x"], "/x"),
+        (["--net=/x"], "/x"),
+        (["--idle-us", "5", "--n", "/x"], "/x"),
+        (["--netns=/y", "--netn=/x"], "/x"),
+        (["--netns", "--idle-us=1"], "--idle-us=1"),
+        (["--idle-us", "--netns=/x"], None),
+        (["--netns=/x", "--", "--netns=/y"], "/x"),
+    ],
+)
+def test_all_who_read_it_find_the_same_namespace(own: list[str], netns: str | None) -> None:
+    """As the worker does: see tests/datapath/test_dpdk_worker.py."""
+    words = ["--vdev=" + DEVICE, "--", *own]
+    assert eal.own_value(words, "netns") == netns
+    assert dpdk_eal.namespace(["evener-dpdk", *words]) == (netns or "")
+    behind = eal.split(arguments.worker(words, Path("/home")))[1]
+    assert ("--netns=/home" in behind) is (netns is None)
+
+
+def test_the_options_of_the_worker() -> None:
+    source = (ROOT / "drivers/dpdk/main.c").read_text()
+    assert re.findall(r'\{"([a-z-]+)", required_argument', source) == [*eal._OWN]
+    assert '", no_argument' not in source
+
+
+@pytest.mark.parametrize(
+    ("device", "interface"),
+    [
+        (DEVICE, "x"),
+        ("net_tap0,mac=fixed,iface=x,remote=y", "x"),
+        ("net_tap0", ""),
+        ("net_tap0,iface=", ""),
+        ("net_tap0,iface=x%d", ""),
+        ("net_vhost0,iface=/run/x.sock,queues=1", ""),
+        ("net_virtio_user0,path=/x,ifacename=y", ""),
+        (CARD, ""),
+    ],
+)
+def test_all_who_read_it_find_the_same_interface(device: str, interface: str) -> None:
+    assert eal.interface_of(device) == interface
+    assert dpdk_eal.wires(["--vdev", device], 1)[0].interface == interface
+    tap = device.startswith("net_tap") and interface
+    assert arguments.taps(["--vdev", device]) == ([interface] if tap else [])
 
 
 def test_the_last_one_counts() -> None:

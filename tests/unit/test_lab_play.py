@@ -59,7 +59,7 @@ def test_a_file_for_another_driver(tmp_path: Path, lab: Lab) -> None:
 def test_a_file_for_dpdk_alone(tmp_path: Path, lab: Lab) -> None:
     config = write(tmp_path, balancer.configuration(lab))
     assert play._driver(None, config, lab) is Driver.DPDK
-    for other in ('"--netns", "', '"--netns=/var'):  # the worker's other ways to have it
+    for other in ('"--netns", "', '"--netns=/var', '"--net='):  # the worker's other ways to have it
         config.write_text(config.read_text().replace('"--netns=', other))
         assert play._driver(Driver.DPDK, config, lab) is Driver.DPDK
         config.write_text(balancer.configuration(lab))

@@ -7,11 +7,10 @@ devices are made. They go with it, however it ends. Here is asked who has one, b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from evener.eal import devices, split
+from evener.eal import devices, interface_of, own_value
 from evener.errors import InterfaceError
 from evener.netns import enter, in_thread
 
@@ -20,12 +19,12 @@ _CLAIM = "@evener-dpdk:"
 
 def check_free(eal: Sequence[str], worker: int = 0) -> None:
     """InterfaceError: another worker than the process `worker` has an interface that `eal` names."""
-    given = [text.partition("=")[2] for text in split(eal)[1] if text.startswith("--netns=")]
+    given = own_value(eal, "netns")
 
     def look() -> dict[str, str]:
-        if given:
-            with Path(given[-1]).open("rb") as file:
-                enter(file.fileno(), given[-1])
+        if given is not None:
+            with Path(given).open("rb") as file:
+                enter(file.fileno(), given)
         return claims()
 
     try:
@@ -33,13 +32,13 @@ def check_free(eal: Sequence[str], worker: int = 0) -> None:
     except OSError:
         return  # the worker has the words for it
     for device in devices(eal):
-        match = re.search(r",iface=([^,]+)", device)
-        if match is None or match[1] not in claimed:
+        interface = interface_of(device)
+        if interface not in claimed:
             continue
-        pid = owner(claimed[match[1]])
+        pid = owner(claimed[interface])
         if not pid or pid != worker:
             raise InterfaceError(
-                f"{match[1]} is in use by another worker" + (f", process {pid}" if pid else ""),
+                f"{interface} is in use by another worker" + (f", process {pid}" if pid else ""),
                 device,
                 "end the evener that it belongs to, or itself if that is gone; or name another interface",
             )

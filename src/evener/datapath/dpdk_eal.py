@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import dropwhile
 from typing import Final, NamedTuple
 
-from evener.eal import devices, has, options, split, value
+from evener.eal import devices, has, interface_of, options, own_options, own_value, split, value
 from evener.errors import DatapathError
 
 LANES_MAX: Final = 64  # LB_SHARE_LANES in drivers/dpdk/share.h
@@ -26,7 +26,6 @@ _FRAME_BYTES: Final = 2_560  # room for 2 KiB, its headroom, its mbuf, and what 
 _REST_MIB: Final = 36  # rings and DPDK's own
 
 _KERNEL: Final = "--kernel="
-_NETNS: Final = "--netns="
 _HUGE: Final = (
     "huge-dir", "huge-unlink", "socket-mem", "socket-limit", "in-memory", "legacy-mem",
     "single-file-segments", "match-allocations",
@@ -154,16 +153,15 @@ class Wire(NamedTuple):
 def wires(eal: Sequence[str], ports: int) -> tuple[Wire, ...]:
     """Of each port."""
     drivers = port_modes(eal, ports)
-    named = [re.search(r",iface=([^,]+)", o.value) for o in options(eal) if o.name == "vdev"]
+    named = [interface_of(o.value) for o in options(eal) if o.name == "vdev"]
     if len(named) != ports:
-        named = [None] * ports
-    return tuple(Wire(d, n[1] if n else "") for d, n in zip(drivers, named, strict=True))
+        named = [""] * ports
+    return tuple(map(Wire, drivers, named))
 
 
 def namespace(line: Sequence[str]) -> str:
     """The path of the network namespace in which a worker makes its devices; "": that of the daemon."""
-    found = [text for text in split(line)[1] if text.startswith(_NETNS)]
-    return found[-1][len(_NETNS) :] if found else ""
+    return own_value(line, "netns") or ""
 
 
 def command(
@@ -171,9 +169,9 @@ def command(
 ) -> list[str]:
     """The worker's whole command line. kernel: number and descriptor of each port's TAP."""
     _, own = split(eal)
-    if ours := [text for text in own if text.startswith(("--tables", "--kernel"))]:
+    if ours := [o.name for o in own_options(eal) if o.name in ("tables", "kernel")]:
         raise DatapathError(
-            f"{ours[0]} is the daemon's to say", "datapath.eal", 'leave it out behind "--"'
+            f"--{ours[0]} is the daemon's to say", "datapath.eal", 'leave it out behind "--"'
         )
     taps = [f"{_KERNEL}{ifindex}:{descriptor}" for ifindex, descriptor in kernel]
     return [program, *complete(eal, len(kernel)), "--", f"--tables={tables}", *taps, *own]

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evener import config
-from evener.eal import devices, has, split, strays
+from evener.eal import devices, has, interface_of, own_value, split, strays
 from evener.errors import ConfigError, EvenerError
 
 if TYPE_CHECKING:
@@ -101,17 +100,17 @@ def unanswered(wanted: Wanted, addresses: Sequence[IPv4Interface]) -> list[str]:
 
 def taps(eal: Sequence[str]) -> list[str]:
     """The interfaces that net_tap devices are to be, those that have a name."""
-    found = (re.search(r"^net_tap\w*(?:,.*)?,iface=([^,]+)", value) for value in devices(eal))
-    return [match[1] for match in found if match]
+    found = (interface_of(value) for value in devices(eal) if value.startswith("net_tap"))
+    return [interface for interface in found if interface]
 
 
 def worker(eal: Sequence[str], netns: Path) -> tuple[str, ...]:
     """DPDK's arguments, then the worker's: where devices are made, and that an idle lane rests, which
     virtual devices like. A card is polled without end, unless told otherwise."""
     before, after = split(eal)
-    if not any(word.startswith("--netns") for word in after):
+    if own_value(eal, "netns") is None:
         after = [*after, f"--netns={netns}"]
-    if not has(before, "allow") and not any(word.startswith("--idle-us") for word in after):
+    if not has(before, "allow") and own_value(eal, "idle-us") is None:
         after = [*after, f"--idle-us={_IDLE_US}"]
     return (*before, "--", *after)
 

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evener.config import load
-from evener.eal import devices, split
+from evener.eal import devices, interface_of, own_value
 from evener.errors import EvenerError
 from evener.lab import balancer, namespaces, state, topology
 from evener.lab.device import DEFAULT
@@ -84,11 +83,12 @@ def _driver(driver: Driver | None, config: Path | None, with_dpdk: Lab) -> Drive
 
 def _joined(eal: Sequence[str], lab: Lab) -> bool:
     """Whether DPDK's arguments name the interface that joins lb to the bridge, and where it is."""
-    opened = [word for value in devices(eal) for word in value.split(",")]
-    places = re.findall(r"(?:^| )--netns[= ](\S+)", " ".join(split(eal)[1]))
-    place = namespaces.DIRECTORY / lab.device_namespace
-    return f"iface={lab.device.interface}" in opened and any(
-        Path(given).resolve() == place for given in places[-1:]
+    opened = [interface_of(device) for device in devices(eal)]
+    place = own_value(eal, "netns")
+    return (
+        lab.device.interface in opened
+        and place is not None
+        and Path(place).resolve() == namespaces.DIRECTORY / lab.device_namespace
     )
 
 
