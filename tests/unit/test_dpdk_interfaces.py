@@ -116,8 +116,10 @@ def test_made_anew_by_the_worker(make: Make, caplog: pytest.LogCaptureFixture) -
     assert caplog.records[0].levelno == logging.WARNING
 
 
-def test_what_has_no_interface_tells_itself(make: Make) -> None:
-    machine = make("--vdev=net_vhost0,path=x", TAP)
+@pytest.mark.parametrize("device", ["net_vhost0,iface=/x", "net_vhost0,iface=foo%d", "net_vhost0"])
+def test_what_has_no_interface_tells_itself(make: Make, device: str) -> None:
+    """Neither a path nor a pattern is one."""
+    machine = make(f"--vdev={device}", TAP)
     machine.there["tapdpdk"] = WELL
     assert machine.warnings() == []
     machine.head["link"][0] = LINK_DOWN
