@@ -116,6 +116,25 @@ def test_made_anew_by_the_worker(make: Make, caplog: pytest.LogCaptureFixture) -
     assert caplog.records[0].levelno == logging.WARNING
 
 
+def test_a_worker_with_other_devices(make: Make) -> None:
+    """Of those of the one before, nothing is said any more, nor what they once were."""
+    machine = make(TAP, "--vdev=net_vhost0")
+    machine.there["tapdpdk"] = WELL
+    machine.warnings()
+    machine.there = {"tapother": WELL}
+    machine.head["link"][1] = LINK_DOWN
+    assert [text.partition(" is ")[0] for text in machine.warnings()] == [
+        "interface tapdpdk",
+        "the link of DPDK port 1 (net_vhost)",
+    ]
+    machine.pid, machine.eal = 8, ("--vdev=net_tap0,iface=tapother", "--vdev=net_ring0")
+    machine.head["link"][1] = 0
+    assert machine.warnings() == []
+    machine.pid, machine.eal = 9, (TAP, "--vdev=net_ring0")
+    machine.there = {"tapdpdk": replace(WELL, ifindex=6, master="")}  # of its own
+    assert machine.warnings() == []
+
+
 @pytest.mark.parametrize("device", ["net_vhost0,iface=/x", "net_vhost0,iface=foo%d", "net_vhost0"])
 def test_what_has_no_interface_tells_itself(make: Make, device: str) -> None:
     """Neither a path nor a pattern is one."""

@@ -9,7 +9,7 @@ interface, a card for example, tells of its link itself, through the shared file
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -105,17 +105,18 @@ class Devices:
             return
         if self._pid != worker.pid:
             self._pid, self._opened = worker.pid, {n: i.ifindex for n, i in there.items()}
+            self._forget(wires)
         ip = _ip(dpdk_eal.namespace(line))
         for port, wire in enumerate(wires):
             if not wire.interface:
                 down = head["link"][port] == LINK_DOWN
                 self._tell(
-                    f"the link of DPDK port {port} ({wire.driver})",
+                    _what(port, wire),
                     "is down, so nothing is received: look at its other end" if down else "",
                 )
                 continue
             found = there.get(wire.interface)
-            self._tell(f"interface {wire.interface}", self._trouble(wire.interface, found, ip))
+            self._tell(_what(port, wire), self._trouble(wire.interface, found, ip))
             if found is not None:
                 dpdk_counts.note_missed(
                     head["kernel"][port],
@@ -123,6 +124,13 @@ class Devices:
                     found.ifindex,
                     getattr(found, dpdk_counts.KERNEL_COUNTS.get(wire.driver, "rx_dropped")),
                 )
+
+    def _forget(self, wires: Sequence[dpdk_eal.Wire]) -> None:
+        """What is not among a new worker's: nobody looks at it any more."""
+        whats = {_what(port, wire) for port, wire in enumerate(wires)}
+        self._said = {what: text for what, text in self._said.items() if what in whats}
+        names = {wire.interface for wire in wires}
+        self._last = {name: last for name, last in self._last.items() if name in names}
 
     def _trouble(self, name: str, found: Interface | None, ip: str) -> str:
         """What is wrong with an interface: the end of a sentence, or nothing."""
@@ -154,6 +162,12 @@ class Devices:
             log.warning("%s", said)
         elif before and not said:
             log.warning("%s is as it should be again", what)
+
+
+def _what(port: int, wire: dpdk_eal.Wire) -> str:
+    if wire.interface:
+        return f"interface {wire.interface}"
+    return f"the link of DPDK port {port} ({wire.driver})"
 
 
 def _ip(namespace: str) -> str:
