@@ -105,6 +105,7 @@ class Devices:
             return
         if self._pid != worker.pid:
             self._pid, self._opened = worker.pid, {n: i.ifindex for n, i in there.items()}
+            self._recall(wires, head["kernel"])
             self._forget(wires)
         ip = _ip(dpdk_eal.namespace(line))
         for port, wire in enumerate(wires):
@@ -117,13 +118,19 @@ class Devices:
                 continue
             found = there.get(wire.interface)
             self._tell(_what(port, wire), self._trouble(wire.interface, found, ip))
-            if found is not None:
+            if found is not None and found.ifindex == self._opened.get(wire.interface):
                 dpdk_counts.note_missed(
                     head["kernel"][port],
                     worker.pid,
                     found.ifindex,
                     getattr(found, dpdk_counts.KERNEL_COUNTS.get(wire.driver, "rx_dropped")),
                 )
+
+    def _recall(self, wires: Sequence[dpdk_eal.Wire], records: Any) -> None:
+        """Which interfaces the worker has, where a daemon before this one has noted it."""
+        for wire, record in zip(wires, records, strict=False):
+            if wire.interface and record["ifindex"] and record["worker"] == self._pid:
+                self._opened[wire.interface] = int(record["ifindex"])
 
     def _forget(self, wires: Sequence[dpdk_eal.Wire]) -> None:
         """What is not among a new worker's: nobody looks at it any more."""
