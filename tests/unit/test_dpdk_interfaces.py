@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyroute2.netlink.exceptions import NetlinkError
 
 from evener.control import devices
 from evener.control.devices import Devices, Interface
@@ -34,9 +36,15 @@ class Machine:
         self.head = np.zeros(1, HEAD)[0]
         self.devices = Devices(len(eal))
         self.now = 1000.0
+        self.alive = True
+        self.error: Exception | None = None  # of who asks the kernel
 
     def warnings(self) -> list[str]:
-        worker: Any = SimpleNamespace(pid=self.pid, line=lambda: ["evener-dpdk", *self.eal, *OWN])
+        worker: Any = SimpleNamespace(
+            pid=self.pid,
+            line=lambda: ["evener-dpdk", *self.eal, *OWN],
+            alive=lambda wait_s: self.alive,
+        )
         self.now += devices.LOOK_EVERY_S
         self.devices.look(worker, self.head, self.now)
         return self.devices.warnings
@@ -60,6 +68,8 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Make:
 
         def interfaces(namespace: Path, names: set[str]) -> dict[str, Interface]:
             assert namespace == Path(f"/proc/{machine.pid}/ns/net")
+            if machine.error is not None:
+                raise machine.error
             return {name: machine.there[name] for name in names & machine.there.keys()}
 
         monkeypatch.setattr(devices, "interfaces", interfaces)
@@ -116,6 +126,24 @@ def test_made_anew_by_the_worker(make: Make, caplog: pytest.LogCaptureFixture) -
     machine.there["tapdpdk"] = replace(WELL, ifindex=6, master="")
     assert machine.warnings() == [f"interface tapdpdk {join}"]
     assert caplog.records[0].levelno == logging.WARNING
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), KeyError("index"), NetlinkError(105)]
+)
+def test_a_look_that_fails(make: Make, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
+    """It is told, beside what was seen before; unless it fails because the worker has ended."""
+    machine = make(TAP)
+    gone = machine.warnings()
+    machine.error, machine.alive = error, False
+    assert machine.warnings() == gone
+    machine.alive = True
+    fails = "the look at DPDK's devices fails, so warnings of them and imissed are old: "
+    fails += f"{type(error).__name__}: {error}"
+    assert machine.warnings() == machine.warnings() == [*gone, fails]
+    machine.error, machine.pid = None, 8
+    assert machine.warnings() == gone
+    assert caplog.messages == [*gone, fails, "the look at DPDK's devices is as it should be again"]
 
 
 def test_a_worker_with_other_devices(make: Make) -> None:

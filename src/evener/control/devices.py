@@ -22,6 +22,8 @@ from evener.datapath.dpdk_worker import Worker
 log = logging.getLogger("evener")
 
 LOOK_EVERY_S: Final = 1.0
+ENDS_S: Final = 0.1  # a process that ends may be without its namespaces for so long before it has
+_LOOK: Final = "the look at DPDK's devices"
 _UP: Final = 0x1  # linux/if.h
 _RUNNING: Final = 0x40
 
@@ -95,14 +97,21 @@ class Devices:
         if worker is None or now < self._next:
             return
         self._next = now + LOOK_EVERY_S
+        try:
+            self._look(worker, head)
+        except Exception as error:  # the datapath's other troubles are to be told all the same
+            if worker.alive(ENDS_S):
+                why = f"{type(error).__name__}: {error}"
+                self._tell(_LOOK, f"fails, so warnings of them and imissed are old: {why}")
+        else:
+            self._tell(_LOOK, "")
+
+    def _look(self, worker: Worker, head: Any) -> None:
         line = worker.line()
         wires = dpdk_eal.wires(line[1:], self._ports)
-        try:
-            there = interfaces(
-                Path(f"/proc/{worker.pid}/ns/net"), {w.interface for w in wires if w.interface}
-            )
-        except OSError:  # it has just ended
-            return
+        there = interfaces(
+            Path(f"/proc/{worker.pid}/ns/net"), {w.interface for w in wires if w.interface}
+        )
         if self._pid != worker.pid:
             self._pid, self._opened = worker.pid, {n: i.ifindex for n, i in there.items()}
             self._recall(wires, head["kernel"])
@@ -135,7 +144,7 @@ class Devices:
     def _forget(self, wires: Sequence[dpdk_eal.Wire]) -> None:
         """What is not among a new worker's: nobody looks at it any more."""
         whats = {_what(port, wire) for port, wire in enumerate(wires)}
-        self._said = {what: text for what, text in self._said.items() if what in whats}
+        self._said = {w: text for w, text in self._said.items() if w in whats or w == _LOOK}
         names = {wire.interface for wire in wires}
         self._last = {name: last for name, last in self._last.items() if name in names}
 
