@@ -37,12 +37,14 @@ class Machine:
         self.devices = Devices(len(eal))
         self.now = 1000.0
         self.alive = True
+        self.lines = 2  # times that it has a command line, at one look
         self.error: Exception | None = None  # of who asks the kernel
 
     def warnings(self) -> list[str]:
+        lines = iter([["evener-dpdk", *self.eal, *OWN]] * self.lines)
         worker: Any = SimpleNamespace(
             pid=self.pid,
-            line=lambda: ["evener-dpdk", *self.eal, *OWN],
+            line=lambda: next(lines, []),
             alive=lambda wait_s: self.alive,
         )
         self.now += devices.LOOK_EVERY_S
@@ -144,6 +146,18 @@ def test_a_look_that_fails(make: Make, caplog: pytest.LogCaptureFixture, error: 
     machine.error, machine.pid = None, 8
     assert machine.warnings() == gone
     assert caplog.messages == [*gone, fails, "the look at DPDK's devices is as it should be again"]
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_worker_that_ends(make: Make, lines: int) -> None:
+    """First its command line goes, then what it has open."""
+    machine = make("--vdev=net_af_packet0,iface=wire0", TAP)
+    machine.there = {"wire0": WELL, "tapdpdk": WELL}
+    machine.head["link"][0] = LINK_DOWN  # the kernel says otherwise
+    assert machine.warnings() == []
+    machine.lines = lines
+    del machine.there["tapdpdk"]
+    assert machine.warnings() == []
 
 
 def test_a_worker_with_other_devices(make: Make) -> None:

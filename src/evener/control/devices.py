@@ -112,6 +112,8 @@ class Devices:
         there = interfaces(
             Path(f"/proc/{worker.pid}/ns/net"), {w.interface for w in wires if w.interface}
         )
+        if not (line and worker.line()):
+            return  # it ends: it has no command line any more, then no devices, and at last no namespace
         if self._pid != worker.pid:
             self._pid, self._opened = worker.pid, {n: i.ifindex for n, i in there.items()}
             self._recall(wires, head["kernel"])
