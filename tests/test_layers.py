@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "evener._native": ("evener.errors",),
     "evener._build": (),
     "evener.instance": ("evener.errors",),
+    "evener.lock": (),
     "evener.netns": ("evener.errors",),
     "evener.pcap": ("evener.errors",),
     "evener.eal": (),
@@ -33,7 +34,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # pure: the effective model and old ids in, records out
     "evener.tables": VALUES,
     # memory, programs, interfaces; the simulator
-    "evener.datapath": (*VALUES, "evener.clock", "evener.eal", "evener.netns", "evener.tables"),
+    "evener.datapath": (
+        *VALUES,
+        "evener.clock",
+        "evener.eal",
+        "evener.instance",
+        "evener.netns",
+        "evener.tables",
+    ),
     # those who look: the reading half of the seam, and the core in a scratch copy
     "evener.observe": (
         *VALUES,
@@ -64,6 +72,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "evener.daemon": (
         *VALUES,
         "evener.instance",
+        "evener.lock",
         "evener.config",
         "evener.control",
         "evener.observe",
@@ -75,6 +84,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "evener.config",
         "evener.eal",
         "evener.instance",
+        "evener.lock",
         "evener.netns",
         "evener.observe",
         "evener.pcap",

@@ -5,18 +5,22 @@
  * Two workers on one interface would each have some of its packets, or all of them twice, and both would seem to run.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
-#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <rte_dev.h>
 #include <rte_devargs.h>
 #include <rte_ethdev.h>
 
 #include "worker.h"
+
+#define HOLDS "/run/evener"
 
 /* The name behind iface= among a device's arguments, and whether there is one. What is a path (net_vhost) or a
  * pattern is none. */
@@ -40,31 +44,64 @@ static int interface_of(const char *arguments, char name[IF_NAMESIZE])
 	return 1;
 }
 
-/* A name that one process of this network namespace can have (unix(7), abstract), and that goes with the process.
- * src/evener/datapath/dpdk_devices.py looks for it. */
-static void claim(const char *interface)
-{
-	struct sockaddr_un name = {.sun_family = AF_UNIX};
-	int length = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "evener-dpdk:%s", interface);
-	int held = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+/* For an interface of this network namespace, a file that one process can have locked (flock) and only root can open.
+ * The lock goes with the process. src/evener/datapath/dpdk_devices.py looks for it. */
+struct held {
+	char path[sizeof(HOLDS "/net-.port.") + 20 + IF_NAMESIZE];
+};
+static struct held held[WORKER_PORTS];
+static lb_u32 holds;
 
-	if (held >= 0 &&
-	    !bind(held, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)))
-		return; /* open until the end */
-	if (errno == EADDRINUSE)
+/* Below zero: not locked, and errno says why. */
+static int locked(const char *path)
+{
+	for (;;) {
+		int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		struct stat status;
+
+		if (file < 0 || flock(file, LOCK_EX | LOCK_NB))
+			return -1;
+		if (!fstat(file, &status) && status.st_nlink)
+			return file;
+		close(file); /* whoever had it has removed it in this moment */
+	}
+}
+
+static void tidy_up(void)
+{
+	while (holds)
+		(void)unlink(held[--holds].path);
+}
+
+static void hold(const char *interface)
+{
+	struct held *mine = &held[holds];
+	struct stat here;
+
+	if (holds == WORKER_PORTS)
+		worker_fail("there can be %d devices: name fewer (--vdev)", WORKER_PORTS);
+	if (stat("/proc/thread-self/ns/net", &here) || (mkdir(HOLDS, 0755) && errno != EEXIST))
+		worker_fail("%s cannot be held (%s): %s", interface, strerror(errno), HOLDS);
+	snprintf(mine->path, sizeof(mine->path), HOLDS "/net-%llu.port.%s", (unsigned long long)here.st_ino, interface);
+	if (locked(mine->path) >= 0) { /* and open until the end */
+		holds++;
+		return;
+	}
+	if (errno == EWOULDBLOCK)
 		worker_fail("%s is in use by another worker, or named twice: end the daemon that started that one, "
 			    "or name another interface",
 			    interface);
-	worker_fail("%s cannot be claimed (%s)", interface, strerror(errno));
+	worker_fail("%s cannot be held (%s): %s", interface, strerror(errno), mine->path);
 }
 
-void devices_claim(int count, char **arguments)
+void devices_hold(int count, char **arguments)
 {
 	char interface[IF_NAMESIZE];
 
+	atexit(tidy_up);
 	for (int i = 0; i < count; i++) /* only --vdev has a value like that */
 		if (strstr(arguments[i], ",iface=") && interface_of(arguments[i], interface))
-			claim(interface);
+			hold(interface);
 }
 
 /* The first port of a device; RTE_MAX_ETHPORTS if it has none. */

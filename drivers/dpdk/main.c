@@ -176,7 +176,7 @@ int main(int count, char **arguments)
 	share_open(&worker);
 	if (worker.netns)
 		enter(worker.netns);
-	devices_claim(own, arguments);
+	devices_hold(own, arguments);
 	attach_queues(&worker);
 	/* net_tap has a signal sent with each frame. When too many wait, the kernel sends this one, which would end us. */
 	sigaction(SIGIO, &ignore, NULL);

@@ -52,7 +52,7 @@ void share_open(struct worker *worker);
 struct lb_env share_env(const struct worker *worker, lb_u32 lane);
 
 /* Before the EAL, with its arguments: nobody else in this network namespace has the interfaces from now on. */
-void devices_claim(int count, char **arguments);
+void devices_hold(int count, char **arguments);
 /* After it: each device that was named has a port, over the interface that was named. */
 void devices_check(void);
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from evener import __version__
 from evener import config as configuration
@@ -27,6 +26,7 @@ from evener.api.server import Api, serve, status
 from evener.control.daemon import Daemon
 from evener.errors import DaemonError, EvenerError, MachineError
 from evener.instance import RUN_FOLDER, Instance
+from evener.lock import locked
 
 log = logging.getLogger("evener")
 
@@ -36,7 +36,7 @@ def only_one(instance: Instance) -> Iterator[None]:
     """Hold the instance's lock; DaemonError if another daemon does."""
     try:
         RUN_FOLDER.mkdir(mode=0o755, exist_ok=True)
-        handle = _locked(instance.lock)
+        handle = locked(instance.lock)
     except PermissionError as error:
         raise MachineError(
             "evener needs root to handle packets", str(error.filename), "run it with sudo"
@@ -52,21 +52,6 @@ def only_one(instance: Instance) -> Iterator[None]:
             yield
         finally:
             instance.lock.unlink(missing_ok=True)
-
-
-def _locked(path: Path) -> TextIO:
-    """The file at `path`, locked. Whoever ends removes it, so what was opened may have no name any more when
-    the lock is had: then a third daemon would lock a file of its own."""
-    while True:
-        handle = path.open("w")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(handle.fileno()).st_nlink:
-                return handle
-        except BaseException:
-            handle.close()
-            raise
-        handle.close()
 
 
 def notify(state: str) -> None:

@@ -281,6 +281,20 @@ def test_of_two_that_start_at_once_one_has_the_interface(home: Home, tmp_path: P
         namespaces.run(home.host(1), ["ping", "-c1", "-W3", VIP])
 
 
+def test_a_start_waits_for_an_end(home: Home, tmp_path: Path) -> None:
+    """Which takes its time, and the interface away."""
+    (tmp_path / "next").mkdir()
+    with started(home, tmp_path, *EAL) as ending:
+        worker = worker_of(ending.ready())
+        os.kill(worker, signal.SIGSTOP)  # to be killed, three seconds later
+        ending.process.send_signal(signal.SIGINT)
+        with started(home, tmp_path / "next", *EAL) as running:
+            running.ready()
+            assert ending.process.wait(20) == 0
+            home.ip("link set tapdpdk master br0")
+            namespaces.run(home.host(1), ["ping", "-c1", "-W3", VIP])
+
+
 def test_a_worker_that_is_killed_keeps_its_place_in_the_bridge(home: Home, tmp_path: Path) -> None:
     with started(home, tmp_path, *EAL) as running:
         own = running.ready()

@@ -30,6 +30,7 @@ from evener.control.drivers import DRIVERS
 from evener.datapath import (
     dpdk,
     dpdk_before,
+    dpdk_devices,
     dpdk_eal,
     dpdk_rounds,
     dpdk_share,
@@ -40,6 +41,7 @@ from evener.datapath.dpdk import DpdkDatapath
 from evener.datapath.dpdk_share import Room
 from evener.errors import DatapathError, InterfaceError, MachineError
 from evener.instance import Instance
+from evener.lock import locked
 from evener.model import Driver
 from evener.tables.memory import Sizes
 from tests.support import fake_worker
@@ -252,11 +254,14 @@ def test_too_little_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Non
     bench.open(eal=("--in-memory", *EAL)).remove()
 
 
-def test_an_interface_that_another_worker_has(bench: Bench) -> None:
+def test_an_interface_that_another_worker_has(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is started, and nothing that runs is ended for it."""
+    monkeypatch.setattr(dpdk_devices, "RUN_FOLDER", tmp_path)
     taken = (*EAL, "--vdev=net_tap0,iface=evener-taken")
-    with socket.socket(socket.AF_UNIX) as claim:
-        claim.bind("\0evener-dpdk:evener-taken")
+    here = Path("/proc/thread-self/ns/net").stat().st_ino
+    with locked(dpdk_devices.file_of(here, "evener-taken")):
         says = f"evener-taken is in use by another worker, process {os.getpid()} "
         datapath = bench.open(eal=taken)
         with pytest.raises(InterfaceError, match=says):
@@ -268,6 +273,15 @@ def test_an_interface_that_another_worker_has(bench: Bench) -> None:
         with pytest.raises(InterfaceError, match=says):
             bench.run(eal=taken, sizes=replace(SIZES, services=SIZES.services * 2))
         assert bench.pid() == pid
+
+
+def test_an_interface_that_is_named_twice_ends_no_worker(bench: Bench) -> None:
+    bench.run().close()
+    pid = bench.pid()
+    twice = (*EAL, "--vdev=net_tap0,iface=a", "--vdev=net_tap1,mac=fixed,iface=a")
+    with pytest.raises(InterfaceError, match=r"a is named twice \(net_tap1,mac=fixed,iface=a\)"):
+        bench.run(eal=twice, sizes=replace(SIZES, services=SIZES.services * 2))
+    assert bench.pid() == pid
 
 
 def test_a_start_that_failed_leaves_nothing(bench: Bench) -> None:

@@ -98,8 +98,10 @@ def test_another_start_that_is_cleaning_up_is_waited_for(folder: Path) -> None:
     other.join()
 
 
-def test_starts_in_one_namespace_take_turns() -> None:
-    """Until the one before is ready or gone; a signal ends the wait."""
+def test_starts_in_one_namespace_take_turns(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until the one before is ready or gone; a signal ends the wait, and so does time."""
     asked = []
 
     def check() -> None:
@@ -107,13 +109,21 @@ def test_starts_in_one_namespace_take_turns() -> None:
         if len(asked) == 3:
             raise StoppedError(signal.SIGINT)
 
-    with standalone._turn(check) as first:
-        with pytest.raises(StoppedError), standalone._turn(check):
-            pass
-        first.close()
-        with standalone._turn(check):
-            pass
-    assert len(asked) == 3
+    first, second = standalone._Turn(), standalone._Turn()
+    first.take(check)
+    with pytest.raises(StoppedError):
+        second.take(check)
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
+    monkeypatch.setattr(standalone, "_END_S", 0.0)
+    monkeypatch.setattr(standalone, "_TURN_S", 0.1)
+    says = f"process {os.getpid()}"
+    with pytest.raises(EvenerError, match=rf"starting or ending here .* \({says}\): look"):
+        second.take(lambda: None)
+    assert capsys.readouterr().err == f"evener: {says} starts or ends here, too\n"
+    first.release()
+    second.take(lambda: None)
+    second.release()
+    assert list(folder.iterdir()) == []
 
 
 def test_one_that_runs_is_not_waited_for(folder: Path) -> None:

@@ -26,7 +26,8 @@ def forget(namespace: str) -> None:
     end_workers(instance)
     shutil.rmtree(instance.pins, ignore_errors=True)
     tables = [instance.tables.with_name(instance.tables.name + end) for end in ("", ".new", ".old")]
-    for path in (instance.socket, instance.lock, *tables):
+    held = instance.lock.parent.glob(f"{instance.name}.port.*")  # of workers that were killed
+    for path in (instance.socket, instance.lock, *tables, *held):
         path.unlink(missing_ok=True)
 
 

@@ -16,7 +16,6 @@ up after one that was killed, whenever that was.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -27,14 +26,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from evener.api.client import Client
 from evener.datapath.dpdk_devices import check_free
+from evener.datapath.dpdk_share import holder
 from evener.datapath.tap import Tap
 from evener.errors import EvenerError, MachineError
 from evener.instance import RUN_FOLDER, Instance
 from evener.lab import arguments, balancer, leftovers, namespaces, state, tap, topology
+from evener.lock import locked
 from evener.model import Driver
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 NAME = "evener-dpdk"
 ADDRESS = IPv4Interface("10.0.0.10/24")
 _LOOK_S = 0.05
+_TURN_S = 60.0
 _END_S = 10.0
 """How long the daemon may take to end; DPDK gives its devices back meanwhile. And how long another start
 may take to clean up after one that was killed."""
@@ -93,7 +95,9 @@ def running(
                 "--address",
                 "give one for each device",
             )
-        turn = stack.enter_context(_turn(check))
+        turn = _Turn()
+        stack.callback(turn.release)
+        turn.take(check)
         owner = state.identify([os.getpid()])
         note: dict[str, Any] = {"owner": owner, "home": str(home), "taps": [], "processes": []}
         stack.callback(_clean, name, record, note)
@@ -129,7 +133,8 @@ def running(
         stack.callback(_end, process)
         client = Client(namespaces.in_namespace(name, Instance.here).socket)
         balancer.wait_answer(client, process, check, name, lambda: "it has said why")
-        turn.close()
+        turn.release()
+        stack.callback(turn.take, lambda: None)
         unanswered = arguments.unanswered(wanted, addresses)
         yield Standalone(name, config, client, process, note["taps"], unanswered)
 
@@ -142,7 +147,7 @@ def _claim(stack: ExitStack, check: Callable[[], None]) -> tuple[str, Path]:
     for record in sorted({path.with_suffix(".json") for path in known}):
         end = time.monotonic() + _END_S
         with ExitStack() as mine, contextlib.suppress(FileNotFoundError, ValueError):
-            while not (locked := _lock(record.stem, mine)):
+            while not (locked := _lock(record.with_suffix(".lock"), mine)):
                 if not _orphaned(record) or time.monotonic() > end:
                     break
                 check()
@@ -152,38 +157,52 @@ def _claim(stack: ExitStack, check: Callable[[], None]) -> tuple[str, Path]:
                 _clean(record.stem, record, json.loads(record.read_text()))
     for name in (NAME, f"{NAME}-{os.getpid()}"):
         record = RUN_FOLDER / f"{name}.json"
-        if name not in namespaces.names() and not record.exists() and _lock(name, stack):
+        taken = name in namespaces.names() or record.exists()
+        if not taken and _lock(record.with_suffix(".lock"), stack):
             return name, record
     raise EvenerError("the names of the namespace are taken", NAME, f"ip netns del {NAME}")
 
 
-@contextmanager
-def _turn(check: Callable[[], None]) -> Iterator[IO[bytes]]:
-    """Starts in one namespace take turns: each until it is ready, when it closes the file, or has cleaned
-    up. Else two could find an interface free, and the one whose worker comes too late would remove it."""
-    with Path("/proc/thread-self/ns/net").open("rb") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                check()
-                time.sleep(_LOOK_S)
-        yield file
+class _Turn:
+    """Starts and ends in one namespace take turns. Else two could find an interface free, and the one whose
+    worker comes too late would remove it, or a start would count on a TAP that an end is about to remove."""
+
+    def __init__(self) -> None:
+        self._path = RUN_FOLDER / f"{Instance.here().name}.turn"
+        self._mine = ExitStack()
+
+    def take(self, check: Callable[[], None]) -> None:
+        """Wait for it. check: called while waiting; may raise. EvenerError: somebody does not give it up."""
+        began, told = time.monotonic(), False
+        while not _lock(self._path, self._mine):
+            check()
+            waited = time.monotonic() - began
+            if waited > _END_S and not told:
+                told = True
+                print(
+                    f"evener: process {holder(self._path)} starts or ends here, too",
+                    file=sys.stderr,
+                )
+            if waited > _TURN_S:
+                raise EvenerError(
+                    "another evener dpdk has been starting or ending here for a long time",
+                    f"process {holder(self._path)}",
+                    "look what it waits for, or end it",
+                )
+            time.sleep(_LOOK_S)
+
+    def release(self) -> None:
+        """Let the next one go on."""
+        self._mine.close()
 
 
-def _lock(name: str, stack: ExitStack) -> bool:
-    """Lock a name for as long as the stack is; False if somebody else has it."""
-    with ExitStack() as mine:
-        file = mine.enter_context((RUN_FOLDER / f"{name}.lock").open("w"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        if not os.fstat(file.fileno()).st_nlink:  # its holder has just removed it
-            return False
-        mine.callback(Path(file.name).unlink)
-        stack.push(mine.pop_all())
+def _lock(path: Path, stack: ExitStack) -> bool:
+    """Lock a file for as long as the stack is, which removes it; False if somebody else has it."""
+    try:
+        stack.enter_context(locked(path))
+    except BlockingIOError:
+        return False
+    stack.callback(path.unlink, missing_ok=True)
     return True
 
 
