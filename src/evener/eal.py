@@ -24,7 +24,7 @@ _WITH_VALUE: Final = (
 )  # fmt: skip
 _WITHOUT_VALUE: Final = (
     "create-uio-dev", "help", "in-memory", "legacy-mem", "match-allocations", "no-hpet", "no-huge", "no-pci",
-    "no-shconf", "no-telemetry", "single-file-segments", "telemetry", "version", "vmware-tsc-map",
+    "no-shconf", "no-telemetry", "single-file-segments", "telemetry", "vmware-tsc-map",
     # These have one only behind "=".
     "huge-unlink", "huge-worker-stack",
 )  # fmt: skip

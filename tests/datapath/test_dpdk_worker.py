@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import socket
 import subprocess
 from collections import Counter
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evener import eal as options
 from evener._generated.reasons import Reason, Verdict
 from evener.config import loads
 from evener.datapath.dpdk_counts import counts
@@ -67,9 +69,11 @@ def lost(machine: DpdkMachine) -> dict[str, int]:
     return {row["counter"]: row["frames"] for row in rows if row["lost"] and row["frames"]}
 
 
-def refused(arguments: Sequence[str], *descriptors: int) -> str:
-    """What it says, in one line of its own, of arguments that it has to refuse."""
-    run = subprocess.run(
+def run_to_end(
+    arguments: Sequence[str], descriptors: Sequence[int]
+) -> subprocess.CompletedProcess[str]:
+    """A worker that does not come to run."""
+    return subprocess.run(
         [str(build(ASAN)), *arguments],
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
@@ -78,6 +82,11 @@ def refused(arguments: Sequence[str], *descriptors: int) -> str:
         text=True,
         timeout=PATIENCE_S,
     )
+
+
+def refused(arguments: Sequence[str], *descriptors: int) -> str:
+    """What it says, in one line of its own, of arguments that it has to refuse."""
+    run = run_to_end(arguments, descriptors)
     said = [line for line in run.stdout.splitlines() if line.startswith("evener-dpdk: ")]
     assert (run.returncode, len(said)) == (7, 1), run.stdout
     return said[0]
@@ -147,6 +156,7 @@ def test_arguments(arguments: tuple[str, ...], says: str, tables: Share, kernel:
         (("-l0", "--vde=net_null0"), 2, "there are 1 DPDK ports, but 2 interfaces"),
         (("--lc", "0@0,1@0", DEVICE), 1, "2 lanes, but tables for 1"),
         (("--file-prefix", DEVICE, "-l0"), 1, "there are 0 DPDK ports"),
+        (("-v", "-l0"), 1, "there are 0 DPDK ports"),
         (("-l", "0", "--vdev=nonsense0"), 1, "DPDK refuses its arguments"),
         (("-l", "0", "--nonsense"), 1, "DPDK refuses its arguments"),
         (("-l", "999", DEVICE), 1, "DPDK refuses its arguments"),
@@ -159,6 +169,14 @@ def test_eal(eal: tuple[str, ...], kernels: int, says: str, tables: Share, kerne
     base = [word for word in EAL if "-m" not in eal or word not in ("-m", "128")]
     assert says in refused([*base, *eal, "--", *own], kernel)
     assert not_held(tables)
+
+
+def test_long_options(tables: Share, kernel: int) -> None:
+    """DPDK knows all that evener.eal does; a name without a letter could be any of them, so it lists them."""
+    own = [f"--tables={tables.path}", f"--kernel=1:{kernel}"]
+    said = run_to_end([*EAL, "--=", "--", *own], [kernel]).stdout
+    (line,) = {line for line in said.splitlines() if "possibilities: " in line}
+    assert set(options._LONG) - set(re.findall(r"'--([a-z-]+)'", line)) == set()
 
 
 # ---- devices

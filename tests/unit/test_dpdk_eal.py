@@ -30,6 +30,7 @@ SAFE = ["-l", "0", "--no-huge", "-m", "96", "--no-pci", "--no-telemetry", "--no-
         (["-a4.0"], [*SAFE[:5], *SAFE[6:], "-a4.0"]),
         (["--log-level", "-m", VDEV], [*SAFE, "--log-level", "-m", VDEV]),
         (["--no-hu", "--lc=0", VDEV], [*SAFE[3:], "--no-hu", "--lc=0", VDEV]),
+        (["-v", VDEV], [*SAFE, "-v", VDEV]),
         (["--file-prefix=x", VDEV], [*SAFE[:6], "--file-prefix=x", VDEV]),
         (["--no-pci", "--no-shconf", VDEV], [*SAFE[:5], SAFE[6], "--no-pci", "--no-shconf", VDEV]),
         ([VDEV, "--", "-m", "1", "-l", "5"], [*SAFE, VDEV]),
@@ -43,7 +44,7 @@ def test_what_is_left_open_is_safe(given: list[str], expected: list[str]) -> Non
     ("given", "named"),
     [
         (["-h", VDEV], "with -h DPDK"),
-        ([VDEV, "--vers"], "with --version DPDK"),
+        ([VDEV, "--he"], "with --help DPDK"),
         (["-l0", "--proc-type", "secondary"], "--proc-type=secondary"),
     ],
 )

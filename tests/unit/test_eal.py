@@ -28,13 +28,14 @@ CARD, DEVICE = "0000:01:00.0", "net_tap0,iface=x"
         (["--vdev", "a=b"], [("vdev", "a=b")]),
         (["--vde=a"], [("vdev", "a")]),
         (["--vd", "a"], [("vdev", "a")]),
-        (["--v=a"], [("v", "a")]),  # vdev, version, vfio-intr, ...: DPDK refuses it
+        (["--v=a"], [("v", "a")]),  # vdev, vfio-intr, ...: DPDK refuses it
         (["-a" + CARD], [("allow", CARD)]),
         (["-a", CARD], [("allow", CARD)]),
         (["-w", CARD, "-w" + CARD], [("allow", CARD), ("allow", CARD)]),
         (["--allow", CARD, "--al=" + CARD], [("allow", CARD), ("allow", CARD)]),
         (["-b" + CARD, "--block", CARD], [("block", CARD), ("block", CARD)]),
         (["-l0-1", "-l", "2"], [("l", "0-1"), ("l", "2")]),
+        (["--vers"], [("vers", "")]),  # there is -v alone
         (["-vl", "0"], [("v", ""), ("l", "0")]),
         (["-vl0"], [("v", ""), ("l", "0")]),
         (["--no-huge", "--trace", "x"], [("no-huge", ""), ("trace", "x")]),

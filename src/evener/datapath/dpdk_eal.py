@@ -31,7 +31,7 @@ _HUGE: Final = (
     "single-file-segments", "match-allocations",
 )  # fmt: skip
 _SHARED: Final = ("proc-type", "file-prefix", "base-virtaddr")
-_ENDS: Final = ("h", "help", "v", "version")  # DPDK answers them and ends
+_ENDS: Final = ("h", "help")  # DPDK answers them and ends
 
 
 def complete(eal: Sequence[str], ports: int) -> list[str]:
