@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from evener import config as configuration
 from evener import daemon as whole
 from evener.api import server
-from evener.control.daemon import Daemon
+from evener.control.daemon import MISSING_MOST, Daemon, _backend_addresses
 from evener.datapath.base import HopelessError
 from evener.errors import ConfigError, DaemonError, DatapathError
 from evener.instance import Instance
@@ -172,6 +174,25 @@ def test_backends_that_did_not_answer_are_asked_for_again(
         return set[IPv4Address]().union(*asked)
 
     assert asyncio.run(asyncio.wait_for(some(), 10)) == {IPv4Address("10.0.0.2")}
+
+
+def test_those_that_did_not_answer_take_turns(instance: Instance) -> None:
+    """Many that are gone do not keep one from being asked for that has just come."""
+    ports = [f"10.0.{n}.1:{port}" for n in range(3 * MISSING_MOST // 2) for port in (80, 81)]
+    text = TEXT.replace('["10.0.0.2:80"]', json.dumps(ports))
+    daemon = Daemon(configuration.loads(text), Path("lab.toml"), instance)
+    asked: list[list[IPv4Address]] = []
+
+    class Watcher(Nowhere):
+        async def resolve(self, addresses: Iterable[IPv4Address]) -> None:
+            asked.append([*addresses])
+
+    daemon._watcher = Watcher()  # type: ignore[assignment]
+    for _ in range(3):
+        asyncio.run(daemon._resolve_missing())
+    times = Counter(address for turn in asked for address in turn)
+    assert dict.fromkeys(_backend_addresses(daemon.config), 2) == times
+    assert [len(turn) for turn in asked] == [MISSING_MOST] * 3
 
 
 def test_what_is_done_again_and_again_outlives_a_failure(

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration and network become one model: next hops by neighbour, else by the longest prefix."""
 
+import random
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from evener.config import loads
-from evener.tables.effective import Network, NextHop, Route, merge
+from evener.tables.effective import Network, NextHop, Prefixes, Route, merge
 
 NEAR, GATEWAY = (NextHop(bytes([n]) * 6, b"\2" * 6, n) for n in (3, 4))
 NETWORK = Network(
@@ -39,6 +40,25 @@ def test_next_hops():
     }
     assert {text: NETWORK.nexthop(IPv4Address(text)) for text in hops} == hops
     assert NETWORK.nexthop(IPv6Address("::1")) is None
+
+
+def test_the_longest_prefix():
+    """Against one after the other."""
+    chance = random.Random(8)
+    for count in (0, 1, 5, 200):
+        lengths = chance.choices(range(33), k=count)
+        pairs = [
+            (IPv4Network((chance.getrandbits(32), length), strict=False), number)
+            for number, length in enumerate(lengths)
+        ]
+        pairs += [(prefix, number + 1000) for prefix, number in pairs[::3]]
+        found = Prefixes(pairs)
+        some = [int(p[chance.randrange(p.num_addresses)]) for p, _ in pairs]
+        for number in [0, 2**32 - 1, *some, *(chance.getrandbits(32) for _ in range(200))]:
+            address = IPv4Address(number)
+            there = [pair for pair in pairs if address in pair[0]]
+            slow = max(there, key=lambda pair: pair[0].prefixlen)[1] if there else None
+            assert found.find(address) == slow
 
 
 def test_merge():

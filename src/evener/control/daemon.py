@@ -80,6 +80,7 @@ class Daemon:
         self._strangers = opened.adopted  # there may be flows of ids that are in no table any more
         self._tasks: list[asyncio.Task[None]] = []
         self._sweep_part = 0
+        self._missing_first = 0  # whose turn it is
         self._running = False
         self._gone: set[str] = set()
         self._refused = ""
@@ -373,10 +374,13 @@ class Daemon:
 
     async def _resolve_missing(self) -> None:
         """Ask again for backends that nobody has answered for: what leads to them may have been joined later,
-        and the first packet to each would be lost."""
-        network = self._watcher.network
-        missing = [a for a in _backend_addresses(self.config) if network.nexthop(a) is None]
-        await self._watcher.resolve(missing[:MISSING_MOST])
+        and the first packet to each would be lost. If they are too many, they take turns."""
+        network, addresses = self._watcher.network, dict.fromkeys(_backend_addresses(self.config))
+        missing = [a for a in addresses if network.nexthop(a) is None]
+        first = self._missing_first % max(1, len(missing))
+        turn = [*missing[first:], *missing[:first]][:MISSING_MOST]
+        self._missing_first = first + len(turn)
+        await self._watcher.resolve(turn)
 
     async def _resolve_wanted(self) -> None:
         """Ask for the next hops that packets lacked."""

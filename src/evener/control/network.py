@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final
 
-from evener.tables.effective import Network, NextHop, Route
+from evener.tables.effective import Network, NextHop, Prefixes, Route
 
 log = logging.getLogger("evener")
 
@@ -162,6 +162,7 @@ class NetworkWatcher:
         self._seen = _Seen()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._ways: Prefixes[tuple[IPv4Address | None, int]] | None = None  # None: not as seen
         self.network = Network()
         self.interfaces: dict[str, int] = {}
         """Every interface's number by its name."""
@@ -234,6 +235,7 @@ class NetworkWatcher:
             return
 
     def _settle_soon(self) -> None:
+        self._ways = None
         loop = asyncio.get_running_loop()
         if self._timer is None or self._timer.when() <= loop.time():
             self._timer = loop.call_later(_SETTLE_S, self._settle)
@@ -250,10 +252,10 @@ class NetworkWatcher:
 
     def gateway_of(self, address: IPv4Address) -> tuple[IPv4Address, int] | None:
         """Whom to ask ARP for to reach an address, and on which interface."""
-        for network, (gateway, ifindex) in _routes(self._seen).items():
-            if address in network:
-                return (gateway or address, ifindex)
-        return None
+        if self._ways is None:
+            self._ways = Prefixes(_routes(self._seen).items())
+        way = self._ways.find(address)
+        return (way[0] or address, way[1]) if way else None
 
     async def resolve(self, addresses: Iterable[IPv4Address]) -> None:
         """Ask the kernel to find out, or confirm, the MAC addresses on the way to these."""

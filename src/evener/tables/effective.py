@@ -7,15 +7,16 @@ weight here and never in the configuration.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 from evener.model import Address, Config, Protocol, Service, Timeouts
 
 EndpointKey: TypeAlias = tuple[Address, int, Protocol]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,38 @@ class Route:
     nexthop: NextHop | None
 
 
+class Prefixes(Generic[T]):
+    """What prefixes lead to, by the longest one that an address is in; the first counts if there are two.
+
+    A dictionary for each length: to find one does not cost more when there are many.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[IPv4Network, T]]) -> None:
+        by_mask: dict[int, dict[int, T]] = {}
+        for prefix, what in pairs:
+            of = by_mask.setdefault(int(prefix.netmask), {})
+            of.setdefault(int(prefix.network_address), what)
+        self._by_mask = sorted(by_mask.items(), key=lambda i: -i[0])
+
+    def find(self, address: IPv4Address) -> T | None:
+        """None: it is in no prefix."""
+        number = int(address)
+        for mask, of in self._by_mask:
+            if number & mask in of:
+                return of[number & mask]
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """What the kernel knows: neighbours by address, and routes, longest prefix first."""
 
     neighbours: Mapping[IPv4Address, NextHop] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
+    _ways: Prefixes[NextHop | None] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ways", Prefixes((r.prefix, r.nexthop) for r in self.routes))
 
     def nexthop(self, address: Address) -> NextHop | None:
         """The next hop to an address: the neighbour itself, or the gateway of its route."""
@@ -48,10 +75,7 @@ class Network:
             return None
         if address in self.neighbours:
             return self.neighbours[address]
-        for route in self.routes:
-            if address in route.prefix:
-                return route.nexthop
-        return None
+        return self._ways.find(address)
 
     def by(self, ifindexes: Container[int]) -> Network:
         """What of it can be reached by these interfaces; where other routes lead is not known then."""
