@@ -147,6 +147,34 @@ def test_a_burst_of_changes_is_published_once(daemon: Daemon) -> None:
     assert tables.neighbours["dst"][tables.active, 1].tolist() == [2, 0, 0, 0, 0, 49]
 
 
+def test_a_failure_is_told_of_once_and_again_after_something_was_published(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if what was published in between was somebody's `apply`."""
+    daemon._watcher = Nowhere()  # type: ignore[assignment]
+
+    def grace() -> None:
+        raise DatapathError("it stands still")
+
+    async def change(last: int) -> int:
+        daemon._watcher.network = network(last)
+        daemon._network_changed(daemon._watcher.network)
+        await asyncio.gather(*daemon._tasks)
+        return caplog.text.count("the network's change could not be published: it stands still")
+
+    async def work() -> list[int]:
+        with monkeypatch.context() as still:
+            still.setattr(daemon.datapath, "grace", grace)
+            told = [await change(2), await change(3)]
+        await daemon.apply(TEXT, "a test")
+        daemon._network_changed(daemon._watcher.network)  # as it is tried again after a failure
+        await asyncio.gather(*daemon._tasks)
+        monkeypatch.setattr(daemon.datapath, "grace", grace)
+        return [*told, await change(4)]
+
+    assert asyncio.run(work()) == [1, 1, 2]
+
+
 def test_backends_that_did_not_answer_are_asked_for_again(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

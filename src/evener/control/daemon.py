@@ -284,6 +284,7 @@ class Daemon:
         async def publish_again() -> None:
             async with self._changing:
                 if self._watcher.network is self._published:  # a later change was faster
+                    self._unpublished = ""
                     return
                 try:
                     await self._publish(self.config)
