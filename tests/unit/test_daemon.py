@@ -385,6 +385,38 @@ def test_a_reload_that_was_refused_is_told_of_until_a_good_one(
     assert daemon.status()["warnings"] == before
 
 
+@pytest.mark.parametrize("in_force", [False, True])
+@pytest.mark.parametrize("how", ["apply", "reload"])
+def test_a_reload_that_was_refused_is_forgotten_when_something_else_is_in_force(
+    daemon: Daemon,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    in_force: bool,
+) -> None:
+    """Also if that failed, as a datapath that stands still makes it fail before or after the change."""
+    daemon.path = tmp_path_factory.mktemp("etc") / "lab.toml"
+    daemon._watcher = Nowhere()  # type: ignore[assignment]
+    before = daemon.status()["warnings"]
+    daemon.path.write_text(TEXT.replace("pool", "poool"))
+    with pytest.raises(ConfigError):
+        asyncio.run(daemon.reload())
+    (refused,) = [w for w in daemon.status()["warnings"] if w not in before]
+    rounds = iter([None, DatapathError("it stands still")] if in_force else [DatapathError("no")])
+
+    def grace() -> None:
+        if error := next(rounds):
+            raise error
+
+    monkeypatch.setattr(daemon.datapath, "grace", grace)
+    daemon.path.write_text(TEXT)
+    with pytest.raises(DatapathError, match="is in force" if in_force else "nothing has changed"):
+        asyncio.run(daemon.apply(TEXT, "a test") if how == "apply" else daemon.reload())
+    told = [w for w in daemon.status()["warnings"] if w not in before]
+    assert len(told) == (0 if in_force else 1)
+    assert (refused in told) == (how == "apply" and not in_force)
+
+
 def test_a_reload_that_fails_in_an_unforeseen_way_is_told_of(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

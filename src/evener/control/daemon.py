@@ -156,8 +156,8 @@ class Daemon:
             config = await asyncio.to_thread(configuration.load, self.path)
             return await self._change(config)
         except Exception as error:
-            failure = f"the file was read again and is not in force: {error}"
-            self._not_reloaded = failure if config is not self.config else ""
+            if config is not self.config:
+                self._not_reloaded = f"the file was read again and is not in force: {error}"
             raise
 
     async def differences(self, text: str, source: str) -> tuple[list[str], list[str]]:
@@ -179,7 +179,9 @@ class Daemon:
             except EvenerError:
                 await asyncio.to_thread(self._attach, tuple(a.interface for a in before))
                 raise
-            self._not_reloaded = ""
+            finally:
+                if self.config is config:  # also if not all packets were seen to end
+                    self._not_reloaded = ""
         for change in changes:
             log.info("%s", change)
         log.info("generation %d is in force", generation)
