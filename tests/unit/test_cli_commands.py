@@ -234,6 +234,9 @@ def test_diff_tells_what_apply_would_refuse(tmp_path: Path) -> None:
     result = ask(tmp_path, answers, "diff", path)
     assert result.output == f"{told['changes'][0]}\nevener apply would refuse it: no (f): restart\n"
     assert json.loads(ask(tmp_path, answers, "diff", "--json", path).output) == told
+    del told["refused"]  # a daemon that is older than this field
+    result = ask(tmp_path, answers, "diff", path)
+    assert (result.exit_code, result.output) == (0, f"{told['changes'][0]}\n")
 
 
 def test_apply_a_file_that_cannot_be_read(tmp_path: Path) -> None:

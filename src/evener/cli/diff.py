@@ -23,9 +23,10 @@ def command(config: Path, as_json: bool) -> None:
     Example: evener diff /etc/evener.toml
     """
     answer = client().diff(read_text(config), str(config))
+    refused = answer.get("refused", [])
     if as_json:
-        print_json({"changes": answer["changes"], "refused": answer["refused"]})
+        print_json({"changes": answer["changes"], "refused": refused})
         return
     click.echo("\n".join(answer["changes"]) or "nothing would change")
-    for refusal in answer["refused"]:
+    for refusal in refused:
         click.echo(f"evener apply would refuse it: {refusal}")
