@@ -82,27 +82,6 @@ def test_one_at_a_time(instance: Instance) -> None:
             raise AssertionError("two daemons")
 
 
-def test_a_lock_that_its_owner_removed_is_none(
-    instance: Instance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Opened while the one before ended, locked when its name was gone already."""
-    flock, removed = whole.fcntl.flock, []
-
-    def late(handle: object, how: int) -> None:
-        if not removed:
-            instance.lock.unlink()
-            removed.append(True)
-        flock(handle, how)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(whole.fcntl, "flock", late)
-    with (
-        whole.only_one(instance),
-        pytest.raises(DaemonError, match="already"),
-        whole.only_one(instance),
-    ):
-        raise AssertionError("two daemons")
-
-
 def test_the_configuration_is_told_of_by_its_whole_path(
     instance: Instance, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
