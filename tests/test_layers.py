@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "evener._build": (),
     "evener.instance": ("evener.errors",),
     "evener.lock": (),
+    "evener.process": (),
     "evener.netns": ("evener.errors",),
     "evener.pcap": ("evener.errors",),
     "evener.eal": (),
@@ -40,6 +41,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "evener.eal",
         "evener.instance",
         "evener.netns",
+        "evener.process",
         "evener.tables",
     ),
     # those who look: the reading half of the seam, and the core in a scratch copy
@@ -88,6 +90,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "evener.netns",
         "evener.observe",
         "evener.pcap",
+        "evener.process",
         "evener.tables",
         "evener.api.client",
         "evener.datapath",

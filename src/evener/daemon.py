@@ -34,9 +34,10 @@ log = logging.getLogger("evener")
 @contextlib.contextmanager
 def only_one(instance: Instance) -> Iterator[None]:
     """Hold the instance's lock; DaemonError if another daemon does."""
+    stack = contextlib.ExitStack()
     try:
         RUN_FOLDER.mkdir(mode=0o755, exist_ok=True)
-        handle = locked(instance.lock)
+        stack.enter_context(locked(instance.lock))
     except PermissionError as error:
         raise MachineError(
             "evener needs root to handle packets", str(error.filename), "run it with sudo"
@@ -47,11 +48,8 @@ def only_one(instance: Instance) -> Iterator[None]:
             instance.name,
             "end it first, or change it with `evener apply CONFIG`",
         ) from None
-    with handle:
-        try:
-            yield
-        finally:
-            instance.lock.unlink(missing_ok=True)
+    with stack:
+        yield
 
 
 def notify(state: str) -> None:

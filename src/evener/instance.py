@@ -25,7 +25,12 @@ class Instance:
     @classmethod
     def here(cls) -> Instance:
         """The instance of the calling thread's network namespace."""
-        return cls(f"net-{Path('/proc/thread-self/ns/net').stat().st_ino}")
+        return cls.of(Path("/proc/thread-self/ns/net").stat().st_ino)
+
+    @classmethod
+    def of(cls, namespace: int) -> Instance:
+        """The instance of the network namespace with this inode number."""
+        return cls(f"net-{namespace}")
 
     @property
     def socket(self) -> Path:
@@ -36,6 +41,10 @@ class Instance:
     def lock(self) -> Path:
         """Locked by the daemon for as long as it lives."""
         return RUN_FOLDER / f"{self.name}.lock"
+
+    def port(self, interface: str) -> Path:
+        """Locked by the worker of the driver dpdk that has this interface open (drivers/dpdk/devices.c)."""
+        return RUN_FOLDER / f"{self.name}.port.{interface}"
 
     @property
     def tables(self) -> Path:

@@ -5,17 +5,28 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 
-def locked(path: Path) -> TextIO:
-    """The file at `path`, locked; BlockingIOError: somebody else has it.
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Have the file at `path` locked, and remove it at the end; BlockingIOError: somebody else has it.
 
-    Only its owner can open it: whoever can open a file can lock it, also one that he may only read. Whoever
-    ends removes it, so what was opened may have no name any more when the lock is had: then a third process
-    would lock a file of its own.
+    Only its owner can open it: whoever can open a file can lock it, also one that he may only read.
     """
+    with _open(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> TextIO:
+    """The file, locked. What was opened may have no name any more when the lock is had: then a third process
+    would lock a file of its own."""
     while True:
         handle = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w")
         try:

@@ -22,9 +22,10 @@ from evener import eal as options
 from evener._generated.reasons import Reason, Verdict
 from evener.config import loads
 from evener.datapath.dpdk_counts import counts
-from evener.datapath.dpdk_devices import check_free, file_of
+from evener.datapath.dpdk_devices import check_free
 from evener.datapath.dpdk_share import HEAD, PAGE, Share, holder
 from evener.errors import InterfaceError
+from evener.instance import Instance
 from evener.observe import counters
 from evener.tables.memory import Sizes, shapes
 from tests.support.bpf import needs_namespaces
@@ -237,7 +238,7 @@ def test_an_interface_is_for_one_worker(
         check_free([*eal, "--", *own], worker.process.pid)
         check_free(["--vdev=net_tap0,iface=tap1", "--", *own])
         check_free(eal)
-        held = file_of(os.fstat(place).st_ino, "tap0")
+        held = Instance.of(os.fstat(place).st_ino).port("tap0")
         assert held.stat().st_mode & 0o777 == 0o600  # whoever can read a file can lock it
         worker.process.kill()
         worker.process.wait()

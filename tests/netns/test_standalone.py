@@ -310,7 +310,7 @@ def test_a_worker_that_is_killed_keeps_its_place_in_the_bridge(home: Home, tmp_p
 
 
 def worker_of(namespace: str) -> int:
-    (worker,) = leftovers.workers(Instance(f"net-{namespaces.inode(namespace)}"))
+    (worker,) = leftovers.workers(Instance.of(namespaces.inode(namespace)))
     return worker
 
 
@@ -370,7 +370,7 @@ def test_wherever_one_is_killed_the_next_can_clean_up(
         with contextlib.suppress(FileNotFoundError):  # held open: nobody else gets its number
             kept.append((namespaces.DIRECTORY / note[0]).open("rb"))
     if note and step == "namespaces.popen":
-        instance = Instance(f"net-{note[1]['inode']}")
+        instance = Instance.of(note[1]["inode"])
         wait_until(
             lambda: leftovers.daemons(instance) != [] or not note_of(process.pid), "its daemon"
         )

@@ -25,12 +25,12 @@ import numpy as np
 import pytest
 
 from evener import config as configuration
+from evener import instance as instances
 from evener.control.daemon import Daemon
 from evener.control.drivers import DRIVERS
 from evener.datapath import (
     dpdk,
     dpdk_before,
-    dpdk_devices,
     dpdk_eal,
     dpdk_rounds,
     dpdk_share,
@@ -258,10 +258,9 @@ def test_an_interface_that_another_worker_has(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is started, and nothing that runs is ended for it."""
-    monkeypatch.setattr(dpdk_devices, "RUN_FOLDER", tmp_path)
+    monkeypatch.setattr(instances, "RUN_FOLDER", tmp_path)
     taken = (*EAL, "--vdev=net_tap0,iface=evener-taken")
-    here = Path("/proc/thread-self/ns/net").stat().st_ino
-    with locked(dpdk_devices.file_of(here, "evener-taken")):
+    with locked(Instance.here().port("evener-taken")):
         says = f"evener-taken is in use by another worker, process {os.getpid()} "
         datapath = bench.open(eal=taken)
         with pytest.raises(InterfaceError, match=says):

@@ -15,9 +15,11 @@ def test_one_has_it_and_only_its_owner_can_open_it(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with locked(path):
         assert path.stat().st_mode & 0o777 == 0o600
-        with pytest.raises(BlockingIOError):
-            locked(path)
-    locked(path).close()
+        with pytest.raises(BlockingIOError), locked(path):
+            raise AssertionError("two have it")
+    assert not path.exists()
+    with locked(path):
+        assert path.exists()
 
 
 def test_one_that_its_owner_removed_is_none(
@@ -33,6 +35,6 @@ def test_one_that_its_owner_removed_is_none(
         flock(handle, how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with locked(path), pytest.raises(BlockingIOError):
-        locked(path)
+    with locked(path), pytest.raises(BlockingIOError), locked(path):
+        raise AssertionError("two have it")
     assert removed

@@ -8,12 +8,12 @@ is a lane that handles nothing. It is told of and nothing else: what is in its h
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from evener.datapath.dpdk_share import LANES
+from evener.process import fields
 from evener.tables.memory import Array
 
 log = logging.getLogger("evener")
@@ -62,17 +62,9 @@ class Rounds:
 
 def advice(pid: int) -> str:
     """What to do about a worker whose lanes stand still."""
-    if _state(pid) in ("T", "t"):
+    if fields(pid)[:1] in (["T"], ["t"]):  # stopped, the second by a debugger
         return f"it is stopped: `kill -CONT {pid}` lets it go on"
     return (
         f"see with `top -H -p {pid}` whether it has too little of a CPU; after SIGKILL to it a daemon starts"
         " another"
     )
-
-
-def _state(pid: int) -> str:
-    """The letter of /proc/PID/stat: T if it is stopped, t by a debugger."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""

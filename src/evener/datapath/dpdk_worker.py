@@ -21,6 +21,7 @@ from typing import IO
 
 from evener.datapath.dpdk_share import holder
 from evener.errors import DatapathError, MachineError
+from evener.process import ending
 
 log = logging.getLogger("evener")
 
@@ -35,13 +36,6 @@ _REMEDIES = {
     "section 8 of lesson 2",
 }
 """For words of DPDK that do not tell what to do."""
-
-
-def ending(code: int) -> str:
-    """How a process ended, as half a sentence. code: as subprocess.Popen has it."""
-    if code < 0:
-        return f"was killed ({signal.Signals(-code).name})"
-    return f"ended with exit code {code}"
 
 
 class Worker:

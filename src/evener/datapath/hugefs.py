@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from evener.datapath.libbpf import libc
+from evener.process import ancestry
 
 _OPTIONS = (b"mode=0700,huge=within_size", b"mode=0700")  # the second: a kernel without huge pages
 
@@ -39,13 +40,8 @@ def ensure(folder: Path) -> Path:
 def _has_own_mounts() -> bool:
     """Whether a process that this one descends from is in another mount namespace. Those that may not be
     looked at, such as a container's first one, are taken to be in ours."""
-    own, pid = Path("/proc/self/ns/mnt").stat().st_ino, os.getpid()
-    while pid > 0:
-        try:
-            if Path(f"/proc/{pid}/ns/mnt").stat().st_ino != own:
-                return True
-            # "4711 (name) S 4710 ...", where the name may have any character in it
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            return False
-    return False
+    own = Path("/proc/self/ns/mnt").stat().st_ino
+    try:
+        return any(Path(f"/proc/{pid}/ns/mnt").stat().st_ino != own for pid in ancestry())
+    except OSError:
+        return False

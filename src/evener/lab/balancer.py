@@ -15,6 +15,7 @@ from evener.errors import ConfigError, DaemonError, DatapathError, EvenerError, 
 from evener.instance import Instance
 from evener.lab import namespaces, topology
 from evener.model import Driver
+from evener.process import ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +134,7 @@ def ended(code: int, name: str, words: str = "") -> EvenerError:
     """The error of a daemon that ended by itself: of the kind that its exit code tells."""
     kinds = by_exit_code()
     kinds.pop(ConfigError.exit_code)  # it is made of problems
-    return kinds.get(code, DatapathError)(how_it_ended(code), name, words)
+    return kinds.get(code, DatapathError)(f"the daemon {ending(code)}", name, words)
 
 
 def wait_answer(
@@ -157,13 +158,6 @@ def wait_answer(
         if status["generation"] > 0:
             return
     raise EvenerError(f"the daemon was not ready after {READY_S:.0f} seconds", name, words())
-
-
-def how_it_ended(code: int) -> str:
-    """How a daemon ended, as a sentence. code: as subprocess.Popen has it."""
-    from evener.datapath.dpdk_worker import ending
-
-    return f"the daemon {ending(code)}"
 
 
 def words(log: Path) -> str:

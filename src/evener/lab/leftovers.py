@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from evener.errors import EvenerError
 from evener.instance import Instance
 from evener.lab import namespaces, state
+from evener.process import ancestry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 def forget(namespace: str) -> None:
     """Remove all of it; EvenerError if a worker will not end."""
-    instance = Instance(f"net-{namespaces.inode(namespace)}")
+    instance = Instance.of(namespaces.inode(namespace))
     end_workers(instance)
     shutil.rmtree(instance.pins, ignore_errors=True)
     tables = [instance.tables.with_name(instance.tables.name + end) for end in ("", ".new", ".old")]
-    held = instance.lock.parent.glob(f"{instance.name}.port.*")  # of workers that were killed
-    for path in (instance.socket, instance.lock, *tables, *held):
+    held = instance.port("*")  # of workers that were killed
+    for path in (instance.socket, instance.lock, *tables, *held.parent.glob(held.name)):
         path.unlink(missing_ok=True)
 
 
@@ -38,9 +39,9 @@ def inhabitants(names: Sequence[str]) -> list[state.Process]:
     and those it descends from: `evener lab down` may be typed in the lab itself.
     """
     homes = [(namespaces.DIRECTORY / name).stat() for name in names]
-    spared = _ancestry()
+    spared = set(ancestry())
     for home in homes:
-        spared.update(workers(Instance(f"net-{home.st_ino}")))
+        spared.update(workers(Instance.of(home.st_ino)))
     found = []
     # Remembered first and looked at then: who has the number afterwards is told apart by the start.
     for process in state.identify([int(path.name) for path in Path("/proc").glob("[0-9]*")]):
@@ -50,15 +51,6 @@ def inhabitants(names: Sequence[str]) -> list[state.Process]:
             continue
         if process["pid"] not in spared and any(os.path.samestat(lives, home) for home in homes):
             found.append(process)
-    return found
-
-
-def _ancestry() -> set[int]:
-    """This process, its parent, and so on."""
-    found, pid = set[int](), os.getpid()
-    while pid and pid not in found:
-        found.add(pid)
-        pid = state.parent(pid)
     return found
 
 

@@ -202,7 +202,6 @@ def _lock(path: Path, stack: ExitStack) -> bool:
         stack.enter_context(locked(path))
     except BlockingIOError:
         return False
-    stack.callback(path.unlink, missing_ok=True)
     return True
 
 
@@ -255,7 +254,7 @@ def _clean(name: str, record: Path, note: dict[str, Any]) -> None:
             namespaces.delete(name)
         elif namespaces.inode(name) == note["inode"]:
             # One that was started just before the end is in no note.
-            daemons = leftovers.daemons(Instance(f"net-{note['inode']}"))
+            daemons = leftovers.daemons(Instance.of(note["inode"]))
             state.end_processes(state.identify(daemons), 2.0)
             leftovers.forget(name)
             namespaces.delete(name)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evener.errors import EvenerError
+from evener.process import fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,12 +97,6 @@ def identify(pids: list[int]) -> list[Process]:
     return [{"pid": pid, "started": started} for pid, started in found if started is not None]
 
 
-def parent(pid: int) -> int:
-    """Whose child a process is, 0 for nobody's and when it is gone."""
-    fields = _stat(pid)
-    return int(fields[1]) if fields else 0
-
-
 def end_processes(processes: list[Process], grace_s: float) -> int:
     """End processes: asked first, after `grace_s` seconds forced; how many are still there."""
     with _handles(processes) as handles:
@@ -164,16 +159,8 @@ def _write(name: str, content: Content) -> None:
 
 def _start_time(pid: int) -> int | None:
     """When a process started, None when it is gone."""
-    fields = _stat(pid)
-    return int(fields[19]) if fields else None
-
-
-def _stat(pid: int) -> list[str]:
-    """Fields 3 and up of /proc/PID/stat, empty when it is gone; the name before them may hold spaces."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+    told = fields(pid)
+    return int(told[19]) if told else None
 
 
 @contextmanager
