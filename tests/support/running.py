@@ -186,7 +186,7 @@ def running(
         topology.down(lab.name)
 
 
-def wait_until(done: Callable[[], bool], what: str, limit_s: float = 10.0) -> None:
+def wait_until(done: Callable[[], object], what: str, limit_s: float = 10.0) -> None:
     """Poll until it is so; AssertionError when it takes too long."""
     end = time.monotonic() + limit_s
     while not done():

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration: what a right file becomes, and that a wrong one is explained in one go."""
 
-import json
 import textwrap
 import tomllib
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from evener import config, model
-from evener.config.schema import File
 from evener.errors import ConfigError, Problem, ProblemKind
 from tests.support.configs import FULL, WRONG
 
@@ -485,31 +482,3 @@ def test_not_toml(text: str, line: int, column: int, message: str) -> None:
     assert (problem.line, problem.column, problem.path) == (line, column, "")
     assert message in problem.message
     assert problem.allowed
-
-
-# --- the published schema
-
-
-def test_every_key_is_described_with_its_default() -> None:
-    schema = config.json_schema()
-    json.dumps(schema)
-    tables: list[dict[str, Any]] = [schema, *schema["$defs"].values()]
-    tables += [form for table in tables for form in table.get("anyOf", [])]
-    keys = [
-        (name, key, name in table.get("required", []))
-        for table in tables
-        for name, key in table.get("properties", {}).items()
-    ]
-    assert len(keys) == 21
-    for name, key, required in keys:
-        assert key["x-allowed"], name
-        if "$ref" not in key:
-            said = "Must be given" if required or name in ("interfaces", "eal") else "Default: "
-            assert said in key["description"], name
-
-
-def test_no_null_and_no_unknown_keys_in_the_schema() -> None:
-    text = json.dumps(config.json_schema())
-    assert "null" not in text
-    assert text.count('"additionalProperties": false') == len(config.json_schema()["$defs"]) + 3
-    assert File.model_config.get("strict") is True
